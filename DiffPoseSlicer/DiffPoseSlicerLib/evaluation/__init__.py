@@ -1,0 +1,1 @@
+"""Metrics, simulated fluoroscopies, studies and reports."""

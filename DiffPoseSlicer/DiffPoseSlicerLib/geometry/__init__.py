@@ -1,0 +1,1 @@
+"""Poses, rigid transforms and the C-arm model: the conventions every other part refers to. numpy only."""

@@ -1,0 +1,1 @@
+"""CT volumes and X-ray images, read from files. numpy, SimpleITK, pydicom."""

@@ -1,0 +1,1 @@
+"""Qt widgets of the module's panel and their controller."""

@@ -1,0 +1,1 @@
+"""Finding the pose: similarity, solver, starts, trust. Needs no torch."""
