@@ -1,0 +1,91 @@
+"""Which rays are evidence: anatomy that the CT cuts off must neither help nor hurt.
+
+A CT ends somewhere, and where it ends in tissue the X-ray shows more than the CT can explain. A ray that runs through
+the continuation of such a cut face is no evidence. The continuation is taken as a prism: the face's tissue (its bounding
+box) extended outwards without end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..geometry.se3 import Array
+
+# Voxels above this (about -500 HU) are tissue: half the attenuation of water at the energies of interest.
+_TISSUE = 0.01
+# A ray that misses less tissue than this (mm) keeps part of its weight: the weight falls linearly from 1 to 0.
+_TOLERANCE_MM = 20.0
+
+
+@dataclass(frozen=True)
+class CutPrism:
+    """Continuation of one cut face: the half-space beyond `face` along `axis`, bounded by a box in the other axes.
+
+    Index coordinates (i, j, k) of the grid it was made from.
+    """
+
+    lower: NDArray[np.float64]
+    upper: NDArray[np.float64]
+
+
+def cut_prisms(grid) -> list[CutPrism]:  # type: ignore[no-untyped-def]  # AttenuationGrid
+    """The prisms of a grid's cut faces (see `AttenuationGrid.cut_faces`)."""
+    prisms = []
+    shape = np.array(grid.mu.shape[::-1])
+    for face, cut in enumerate(grid.cut_faces):
+        if not cut:
+            continue
+        axis, last = divmod(face, 2)
+        # The outermost layer is air padding; the one inside it is the CT's end.
+        layer = int(shape[axis] - 2 if last else 1)
+        tissue = np.take(grid.mu, layer, axis=2 - axis) > _TISSUE
+        if not tissue.any():
+            continue
+        lower, upper = np.full(3, -np.inf), np.full(3, np.inf)
+        others = [a for a in (2, 1, 0) if a != axis]  # axes of the layer's array, slowest first
+        for array_axis, a in enumerate(others):
+            hit = np.flatnonzero(tissue.any(axis=1 - array_axis))
+            lower[a], upper[a] = hit[0] - 0.5, hit[-1] + 0.5
+        if last:
+            lower[axis] = layer + 0.5
+        else:
+            upper[axis] = layer - 0.5
+        prisms.append(CutPrism(lower, upper))
+    return prisms
+
+
+def ray_weights(prisms: list[CutPrism], ras_to_index: Array, camera_to_ras: Array, points: Array) -> NDArray[np.float32]:
+    """Weight in [0, 1] of each ray from how much of it runs through missing anatomy.
+
+    Args:
+        prisms: from :func:`cut_prisms`.
+        ras_to_index: (4, 4) of the same grid.
+        camera_to_ras: (B, 4, 4).
+        points: (N, 3) detector points in the camera frame, mm.
+
+    Returns:
+        (B, N).
+    """
+    to_index = (ras_to_index @ camera_to_ras).astype(np.float32)
+    source = to_index[:, None, :3, 3]
+    direction = points.astype(np.float32) @ np.swapaxes(to_index[:, :3, :3], 1, 2)
+    with np.errstate(divide="ignore"):
+        slope = 1 / np.where(np.abs(direction) < 1e-6, np.float32(1e-6), direction)
+    missing = np.zeros(direction.shape[:2], np.float32)
+    for prism in prisms:
+        near = np.zeros_like(missing)
+        far = np.ones_like(missing)
+        for axis in range(3):
+            low, high = np.float32(prism.lower[axis]), np.float32(prism.upper[axis])
+            t0 = (low - source[..., axis]) * slope[..., axis]
+            t1 = (high - source[..., axis]) * slope[..., axis]
+            np.maximum(near, np.minimum(t0, t1), out=near)
+            np.minimum(far, np.maximum(t0, t1), out=far)
+        missing += np.maximum(far - near, 0)
+    length = np.linalg.norm(points, axis=1).astype(np.float32)
+    return np.clip(1 - missing * length / _TOLERANCE_MM, 0, 1)
+
+

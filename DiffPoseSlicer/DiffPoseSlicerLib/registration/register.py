@@ -1,0 +1,314 @@
+"""The main call: find the pose of one or several X-rays relative to a CT.
+
+Coarse to fine: all starts are solved together on a coarse rendering, the best distinct ones go on to the next level, and
+the last level settles a few of them at the CT's own resolution or near it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..errors import InputError
+from ..geometry.pose import Pose, view_rotation
+from ..geometry.se3 import Array, inverse, rotation_angle
+from . import starts as start_poses
+from .evidence import CutPrism, cut_prisms
+from .result import NOT_CALIBRATED, Hypothesis, Progress, RegistrationResult
+from .similarity import Terms
+from .solver import LEVER_MM, solve
+from .versions import versions
+from .views import RigidObjective, View
+
+if TYPE_CHECKING:
+    from ..imaging.ct import CTVolume
+    from ..imaging.xray import XrayImage
+    from ..rendering.renderer import Projector
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution of the coarse-to-fine plan.
+
+    Attributes:
+        pixels: pixels along the image's longer side.
+        patch: side of the compared patches, in pixels.
+        voxel: CT voxel size as a multiple of a pixel's size at the isocentre.
+        iterations: most steps per start.
+        keep: how many distinct solutions go on.
+        robust: whether misfits lose their say.
+    """
+
+    pixels: int
+    patch: int
+    voxel: float
+    iterations: int
+    keep: int
+    robust: bool = True
+
+
+PLAN = (
+    Level(32, 32, 1.25, 16, 6, robust=False),
+    Level(64, 16, 1.25, 15, 3),
+    Level(128, 16, 1.25, 12, 2),
+    Level(128, 16, 0.75, 8, 2),
+)
+# Two solutions closer than this (mm, rotations at the lever) are one.
+_SAME_MM = 6.0
+# Starts tried around each given one, and how far: the coarse level costs little, and a second look saves lost starts.
+_SPREAD = (24, 15.0, 30.0)
+# Starts of a search over a view's whole range.
+_SEARCH_COUNT = 192
+# A prefix of the search is judged by the coarsest level only this far.
+SEARCH_ROTATION = (45.0, 45.0, 45.0)
+SEARCH_TRANSLATION = (75.0, 75.0, 75.0)
+
+
+class Registrar:
+    """A CT made ready for registration: rendered levels are built on first use and kept.
+
+    Args:
+        ct: the CT.
+        device: "auto", "cpu" or "cuda:N".
+        center: RAS mm; the point poses turn about. Default: the CT's centre.
+    """
+
+    def __init__(self, ct: CTVolume, device: str = "auto", center: ArrayLike | None = None) -> None:
+        self.ct, self.device = ct, device
+        self.center = np.asarray(ct.center if center is None else center, float)
+        self._projectors: dict[tuple[int, ...], Projector] = {}
+        self._prisms: tuple[list[CutPrism], Array] | None = None
+
+    def projector(self, spacing_mm: float) -> Projector:
+        """The renderer whose voxels are closest to `spacing_mm`."""
+        from ..rendering.renderer import Projector
+
+        grid = self.ct.level(spacing_mm)
+        key = grid.mu.shape
+        if key not in self._projectors:
+            self._projectors[key] = Projector(grid, self.device)
+        return self._projectors[key]
+
+    def prisms(self) -> tuple[list[CutPrism], Array]:
+        """Where the CT cuts anatomy off, and the ras_to_index of the grid that is stated in."""
+        if self._prisms is None:
+            grid = self.ct.level(8.0)
+            self._prisms = cut_prisms(grid), np.linalg.inv(grid.affine)
+        return self._prisms
+
+    def register(
+        self,
+        xrays: Sequence[XrayImage],
+        candidates: Array,
+        *,
+        relative: Sequence[Array] | None = None,
+        start: str = "pose",
+        nominal: Pose | None = None,
+        plan: Sequence[Level] = PLAN,
+        on_progress: Callable[[Progress], None] | None = None,
+        cancel: Callable[[], bool] | None = None,
+        budget: float | None = None,
+    ) -> RegistrationResult:
+        """Register from candidate poses.
+
+        Args:
+            xrays: one or several, of the same anatomy.
+            candidates: (B, 4, 4) ras_to_camera of the first view, all of which are tried.
+            relative: (4, 4) per view: x_cam(view) = relative[view] @ x_cam(first view).
+            start: words for the result's "start".
+            nominal: where the C-arm stands in the scene (C0); default the first candidate.
+            plan: the levels.
+            on_progress, cancel, budget: see :func:`register`.
+
+        Raises:
+            InputError, Cancelled.
+        """
+        began = time.perf_counter()
+        relative = [np.eye(4)] * len(xrays) if relative is None else list(relative)
+        prisms, prism_frame = self.prisms()
+        history: list[Progress] = []
+
+        def word() -> str | None:
+            if cancel and cancel():
+                return "cancelled"
+            return "budget" if budget is not None and time.perf_counter() - began > budget else None
+
+        poses, evaluations = np.array(candidates, float), 0
+        for number, level in enumerate(plan):
+            views = [
+                View.prepare(xray, level.pixels, level.patch, other, level.robust)
+                for xray, other in zip(xrays, relative, strict=True)
+            ]
+            pixel = max(max(v.carm.pixel_spacing) * _magnification(v.carm) for v in views)
+            objective = RigidObjective(views, self.projector(level.voxel * pixel), prisms, prism_frame, self.center)
+
+            def on_step(now: Array, terms: Terms, number: int = number) -> None:
+                best = int(np.argmax(terms.ncc))
+                step = Progress(
+                    len(history) + 1,
+                    number,
+                    Pose(inverse(now[best])),
+                    float(terms.ncc[best]),
+                    time.perf_counter() - began,
+                )
+                history.append(step)
+                if on_progress:
+                    on_progress(step)
+
+            solution = solve(objective, poses, level.iterations, on_step=on_step, stop=word)
+            evaluations += solution.evaluations
+            order = _distinct(solution.ras_to_camera, solution.terms.ncc, self.center, level.keep)
+            poses = solution.ras_to_camera[order]
+            found = [(poses[n], float(solution.terms.ncc[row])) for n, row in enumerate(order)]
+            last = solution, int(order[0])
+            if word() == "budget":
+                break
+
+        solution, row = last
+        covariance = _covariance(solution.terms, row)
+        return RegistrationResult(
+            poses=[Pose(inverse(other @ solution.ras_to_camera[row])) for other in relative],
+            similarities=objective.correlations(solution.ras_to_camera[row]),
+            trust=NOT_CALIBRATED,
+            covariance=covariance,
+            expected_error_mm=None,
+            center=self.center,
+            c0=(nominal or Pose(inverse(candidates[0]))).camera_to_ras,
+            hypotheses=_hypotheses(found),
+            iterations=len(history),
+            seconds=time.perf_counter() - began,
+            start=start,
+            reason="budget" if word() == "budget" else solution.reasons[row],
+            history=history,
+            versions=versions(self.projector(8.0).backend),
+        )
+
+
+def register(
+    ct: CTVolume,
+    xrays: XrayImage | Sequence[XrayImage],
+    start: Any = "search",
+    *,
+    view: str | None = None,
+    lao_rao: float = 0.0,
+    cran_caud: float = 0.0,
+    rotation: ArrayLike = SEARCH_ROTATION,
+    translation: ArrayLike = SEARCH_TRANSLATION,
+    center: ArrayLike | None = None,
+    device: str = "auto",
+    on_progress: Callable[[Progress], None] | None = None,
+    cancel: Callable[[], bool] | None = None,
+    budget: float | None = None,
+    registrar: Registrar | None = None,
+) -> RegistrationResult:
+    """Find the pose of one or several X-rays of the same anatomy relative to a CT.
+
+    Args:
+        ct: the CT.
+        xrays: attenuation images with their geometry. Several are registered as one rigid body; their relative pose is
+            taken from the start, which must then be a list of poses, one per view.
+        start: a Pose, a list of Poses (one per view), a PoseModel (anything with `hypotheses(xray)`), or "search": the
+            whole range about `view` without any model.
+        view, lao_rao, cran_caud: the view a search is centred on; without `view`, AP. Also fixes where the C-arm stands
+            in the scene.
+        rotation, translation: half-ranges of a search, per camera axis (right, down, depth), degrees and mm.
+        center: RAS mm, the point the range turns about; default the CT's centre.
+        device: "auto", "cpu" or "cuda:N".
+        on_progress: called after every iteration.
+        cancel: asked at every iteration; true ends the work with Cancelled.
+        budget: seconds after which the best pose so far is returned.
+        registrar: a warm :class:`Registrar` of the same CT.
+
+    Raises:
+        InputError: the start does not fit the X-rays.
+        Cancelled: `cancel` said so.
+    """
+    xrays = [xrays] if not isinstance(xrays, Sequence) else list(xrays)
+    if not xrays:
+        raise InputError("There is no X-ray to register; give at least one.")
+    registrar = registrar or Registrar(ct, device, center)
+    relative: list[Array] | None = None
+    carm = xrays[0].carm
+    nominal = Pose.about(view_rotation(view or "AP", lao_rao, cran_caud), registrar.center, carm)
+    if isinstance(start, Pose):
+        start = [start]
+    if isinstance(start, (list, tuple)):
+        if len(start) != len(xrays):
+            raise InputError(
+                f"The start has {len(start)} poses and there are {len(xrays)} X-rays: give one pose per X-ray."
+            )
+        first = start[0].ras_to_camera
+        relative = [pose.ras_to_camera @ inverse(first) for pose in start]
+        candidates, word = start_poses.spread(first, registrar.center, *_SPREAD), "pose"
+        nominal = nominal if view else start[0]
+    elif hasattr(start, "hypotheses"):
+        if len(xrays) != 1:
+            raise InputError("A prepared model starts one view; for several X-rays start from poses, one per view.")
+        guesses = start.hypotheses(xrays[0])
+        per_guess = (max(_SPREAD[0] // len(guesses), 1), *_SPREAD[1:])
+        candidates = np.concatenate(
+            [start_poses.spread(guess.ras_to_camera, registrar.center, *per_guess) for guess in guesses]
+        )
+        nominal, word = getattr(start, "nominal", nominal), "model"
+    elif start == "search":
+        if len(xrays) != 1:
+            raise InputError("A search finds one view; for several X-rays start from poses, one per view.")
+        candidates = start_poses.search(
+            nominal.ras_to_camera, registrar.center, _SEARCH_COUNT, rotation, translation
+        )
+        word = "search"
+    else:
+        raise InputError(f"The start is {start!r}: give a pose, a prepared model or 'search'.")
+    return registrar.register(
+        xrays,
+        candidates,
+        relative=relative,
+        start=word,
+        nominal=nominal,
+        on_progress=on_progress,
+        cancel=cancel,
+        budget=budget,
+    )
+
+
+def _magnification(carm: Any) -> float:
+    """Size at the isocentre of one unit at the detector."""
+    return carm.source_to_isocenter / carm.source_to_detector
+
+
+def _distance_mm(a: Array, b: Array, center: Array) -> float:
+    """How far apart two ras_to_camera are: shift of the centre plus turn at the lever, mm."""
+    shift = (a[:3, :3] - b[:3, :3]) @ center + a[:3, 3] - b[:3, 3]
+    return float(np.hypot(np.linalg.norm(shift), LEVER_MM * rotation_angle(a[:3, :3] @ b[:3, :3].T)))
+
+
+def _distinct(poses: Array, score: Array, center: Array, keep: int) -> list[int]:
+    """Rows of the best distinct poses, best first."""
+    chosen: list[int] = []
+    for row in np.argsort(-score):
+        if all(_distance_mm(poses[row], poses[other], center) > _SAME_MM for other in chosen):
+            chosen.append(int(row))
+        if len(chosen) == keep:
+            break
+    return chosen
+
+
+def _covariance(terms: Terms, row: int) -> Array:
+    """Inverse Gauss-Newton matrix, scaled by the misfit that is left."""
+    assert terms.matrix is not None
+    matrix = terms.matrix[row] + 1e-12 * np.eye(6)
+    evidence = max(float(terms.evidence[row]), 7.0)
+    return np.linalg.pinv(matrix, hermitian=True) * float(terms.cost[row]) / (evidence - 6)
+
+
+def _hypotheses(found: list[tuple[Array, float]]) -> list[Hypothesis]:
+    """Distinct minima with a share of belief that falls by e for each 0.02 of correlation lost."""
+    scores = np.array([score for _, score in found])
+    belief = np.exp((scores - scores.max()) / 0.02)
+    belief /= belief.sum()
+    return [Hypothesis(Pose(inverse(p)), s, float(b)) for (p, s), b in zip(found, belief, strict=True)]

@@ -1,0 +1,126 @@
+"""What a registration gives back, and how it is written to result.json."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..geometry.files import write_json
+from ..geometry.pose import Pose
+from ..geometry.se3 import Array
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One iteration as it happened: the best pose so far of the stage at hand."""
+
+    iteration: int
+    level: int
+    pose: Pose
+    similarity: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whether the result may be relied on: a probability of success, and reasons in words."""
+
+    trusted: bool
+    probability: float
+    reasons: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """The "trust" entry of result.json."""
+        return {"trusted": self.trusted, "probability": self.probability, "reasons": list(self.reasons)}
+
+
+# Until success can be predicted from evidence, nothing is called trusted.
+NOT_CALIBRATED = Trust(False, 0.0, ("not calibrated",))
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A distinct minimum that was found: pose of the first view, its similarity, its share of the belief."""
+
+    pose: Pose
+    similarity: float
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class RegistrationResult:
+    """The outcome of a registration.
+
+    Attributes:
+        poses: one per view.
+        similarities: one per view: weighted mean local correlation, at most 1.
+        trust: see :class:`Trust`.
+        covariance: (6, 6) of the twist (omega, v), rad and mm, camera axes of the first view, about `center`.
+        expected_error_mm: expected distance error (mm) of points of the region, or None where it is not known.
+        center: (3,) RAS mm: the point twists turn about.
+        c0: (4, 4) where the C-arm stands in the scene: cameraToRAS of the nominal pose.
+        hypotheses: distinct minima, best first.
+        history: every iteration.
+        iterations, seconds, start, reason: how many steps, how long, where it started, why it stopped.
+    """
+
+    poses: list[Pose]
+    similarities: list[float]
+    trust: Trust
+    covariance: NDArray[np.float64]
+    expected_error_mm: float | None
+    center: Array
+    c0: Array
+    hypotheses: list[Hypothesis]
+    iterations: int
+    seconds: float
+    start: str
+    reason: str
+    history: list[Progress] = field(default_factory=list)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def pose(self) -> Pose:
+        """The first view's pose."""
+        return self.poses[0]
+
+    @property
+    def ct_to_world(self) -> Array:
+        """(4, 4) that moves the CT under a C-arm standing at `c0`: the identity for a patient lying as planned."""
+        return self.c0 @ self.pose.ras_to_camera
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of result.json."""
+        return {
+            "views": [
+                {"cameraToRAS": p.camera_to_ras.tolist(), "similarity": s}
+                for p, s in zip(self.poses, self.similarities, strict=True)
+            ],
+            "ctToWorld": self.ct_to_world.tolist(),
+            "trust": self.trust.to_json(),
+            "expectedErrorMm": self.expected_error_mm,
+            "covariance": self.covariance.tolist(),
+            "center": self.center.tolist(),
+            "c0": self.c0.tolist(),
+            "hypotheses": [
+                {
+                    "cameraToRAS": h.pose.camera_to_ras.tolist(),
+                    "similarity": h.similarity,
+                    "probability": h.probability,
+                }
+                for h in self.hypotheses
+            ],
+            "iterations": self.iterations,
+            "seconds": self.seconds,
+            "start": self.start,
+            "stopped": self.reason,
+            "versions": self.versions,
+        }
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write result.json."""
+        write_json(path, self.to_json())

@@ -1,0 +1,138 @@
+"""Levenberg-Marquardt in se(3) for many starts at once.
+
+All starts step together: one rendering call a step for the whole batch, each start with its own damping, its own
+acceptance and its own reason to stop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import Cancelled
+from ..geometry.se3 import Array, turn_about
+from .similarity import Terms
+
+# 1 rad weighs as much as this many mm: about the distance of the anatomy's outline from its centre.
+LEVER_MM = 100.0
+_SCALE = np.array([LEVER_MM] * 3 + [1.0] * 3)
+_LARGEST_STEP = 40.0  # mm, with rotations taken at the lever
+_FIRST_DAMPING, _LARGEST_DAMPING = 1e-3, 1e6
+
+REASONS = ("converged", "stalled", "iterations", "budget")
+
+
+class Objective(Protocol):
+    """What is minimised: terms at poses given as ras_to_camera (B, 4, 4) of the first view."""
+
+    center: Array
+
+    def evaluate(self, ras_to_camera: Array, scale: NDArray[np.float64] | None) -> Terms: ...
+
+
+@dataclass
+class Solution:
+    """Where a batch of starts ended.
+
+    Attributes:
+        ras_to_camera: (B, 4, 4).
+        terms: at those poses.
+        reasons: why each stopped: one of REASONS.
+        evaluations: rendering calls made.
+    """
+
+    ras_to_camera: Array
+    terms: Terms
+    reasons: list[str]
+    evaluations: int
+
+
+def solve(
+    objective: Objective,
+    ras_to_camera: Array,
+    iterations: int,
+    tolerance: float = 1e-4,
+    on_step: Callable[[Array, Terms], None] | None = None,
+    stop: Callable[[], str | None] | None = None,
+) -> Solution:
+    """Minimise from each start.
+
+    Args:
+        objective: see :class:`Objective`; twists are (omega, v) in camera axes about `objective.center` (RAS).
+        ras_to_camera: (B, 4, 4) starts.
+        iterations: largest number of steps tried, per start.
+        tolerance: a start has converged when an accepted step lowers its cost by less than this part of it.
+        on_step: called after each step with all poses and terms.
+        stop: asked before each step; "cancelled" raises Cancelled, "budget" ends here.
+
+    Raises:
+        Cancelled: `stop` said so.
+    """
+    poses = np.array(ras_to_camera, float)
+    batch = len(poses)
+    terms = _settled(objective.evaluate(poses, None))
+    damping = np.full(batch, _FIRST_DAMPING)
+    reasons = ["iterations"] * batch
+    active = np.ones(batch, bool)
+    evaluations = 1
+    for _ in range(iterations):
+        word = stop() if stop else None
+        if word == "cancelled":
+            raise Cancelled
+        if word == "budget":
+            reasons = ["budget" if on else reason for on, reason in zip(active, reasons, strict=True)]
+            break
+        rows = np.flatnonzero(active)
+        if not len(rows):
+            break
+        candidates = _step(objective.center, poses[rows], _pick(terms, rows), damping[rows])
+        tried = objective.evaluate(candidates, terms.scale[rows])
+        evaluations += 1
+        gain = terms.cost[rows] - tried.cost
+        better = gain > 0
+        small = gain < tolerance * terms.cost[rows]
+        poses[rows[better]] = candidates[better]
+        _store(terms, rows[better], _settled(_pick(tried, np.flatnonzero(better))))
+        damping[rows] = np.where(better, np.maximum(damping[rows] / 5, 1e-7), damping[rows] * 8)
+        for row, good, tiny in zip(rows, better, small, strict=True):
+            if good and tiny:
+                reasons[row], active[row] = "converged", False
+            elif damping[row] > _LARGEST_DAMPING:
+                reasons[row], active[row] = "stalled", False
+        if on_step:
+            on_step(poses, terms)
+    return Solution(poses, terms, reasons, evaluations)
+
+
+def _step(center: Array, poses: Array, terms: Terms, damping: NDArray[np.float64]) -> Array:
+    """Poses after one damped Gauss-Newton step, no longer than _LARGEST_STEP."""
+    assert terms.matrix is not None and terms.gradient is not None
+    matrix = terms.matrix / (_SCALE[:, None] * _SCALE)
+    diagonal = np.einsum("bii->bi", matrix)
+    # A direction that the image says nothing about must not make the system singular.
+    floor = 1e-6 * diagonal.max(1, keepdims=True) + 1e-12
+    matrix = matrix + np.eye(6) * (damping[:, None] * np.maximum(diagonal, floor) + floor)[:, None, :]
+    xi = -np.linalg.solve(matrix, (terms.gradient / _SCALE)[..., None])[..., 0]
+    length = np.linalg.norm(xi, axis=1, keepdims=True)
+    xi = xi * np.minimum(1, _LARGEST_STEP / np.maximum(length, 1e-12)) / _SCALE
+    center_cam = poses[:, :3, :3] @ center + poses[:, :3, 3]
+    return turn_about(xi, center_cam) @ poses
+
+
+def _settled(terms: Terms) -> Terms:
+    """Terms of accepted poses: the robust scale follows the pose, and the cost is restated with it."""
+    return replace(terms, scale=terms.next_scale.copy(), cost=terms.next_cost.copy())
+
+
+def _pick(terms: Terms, rows: NDArray[np.intp]) -> Terms:
+    return Terms(*(None if value is None else value[rows] for value in vars(terms).values()))  # type: ignore[arg-type]
+
+
+def _store(terms: Terms, rows: NDArray[np.intp], new: Terms) -> None:
+    for name, value in vars(terms).items():
+        if value is not None:
+            value[rows] = getattr(new, name)

@@ -1,0 +1,99 @@
+"""The registration objective at one resolution: one or several X-rays of the same anatomy, seen with one rigid pose."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..geometry.se3 import Array, inverse
+from .evidence import CutPrism, ray_weights
+from .similarity import LocalCorrelation, Patches, Terms, noise_level
+
+if TYPE_CHECKING:
+    from ..geometry.carm import CArm
+    from ..imaging.xray import XrayImage
+    from ..rendering.renderer import Projector
+
+
+@dataclass(frozen=True)
+class View:
+    """One X-ray at one resolution.
+
+    Attributes:
+        carm: camera at this resolution.
+        patches: pixels compared.
+        correlation: the X-ray's side of the comparison.
+        points: (N, 3) detector points of the pixels, camera frame, mm.
+        from_first: (4, 4) x_cam(this view) = from_first @ x_cam(first view).
+    """
+
+    carm: CArm
+    patches: Patches
+    correlation: LocalCorrelation
+    points: Array
+    from_first: Array
+
+    @classmethod
+    def prepare(cls, xray: XrayImage, long_side: int, patch: int, from_first: Array, robust: bool) -> View:
+        """The X-ray reduced to `long_side` pixels along its longer side, cut into patches."""
+        rows, columns = xray.carm.image_size
+        factor = min(1.0, long_side / max(rows, columns))
+        small = xray.resized(max(round(rows * factor), 2), max(round(columns * factor), 2))
+        patches = Patches.tile(small.carm.image_size, patch)
+        mask = np.ones(small.pixels.shape, np.float32) if small.mask is None else small.mask.astype(np.float32)
+        correlation = LocalCorrelation(
+            patches.take(small.pixels), patches.take(mask), noise_level(small.pixels), robust=robust
+        )
+        return cls(small.carm, patches, correlation, small.carm.detector_points(patches.pixels), from_first)
+
+
+class RigidObjective:
+    """Local correlation of all views as a function of the first view's ras_to_camera (the solver's Objective)."""
+
+    def __init__(
+        self, views: Sequence[View], projector: Projector, prisms: Sequence[CutPrism], prism_frame: Array, center: Array
+    ) -> None:
+        self.views, self.projector, self.center = list(views), projector, np.asarray(center, float)
+        self._prisms, self._prism_frame = list(prisms), prism_frame
+
+    def evaluate(self, ras_to_camera: Array, scale: NDArray[np.float64] | None) -> Terms:
+        """Terms at poses (B, 4, 4); `scale` (B, views)."""
+        parts = [
+            self._view_terms(view, view.from_first @ ras_to_camera, None if scale is None else scale[:, index])
+            for index, view in enumerate(self.views)
+        ]
+        weight = np.stack([part.evidence for part in parts], 1)
+        share = weight / np.maximum(weight.sum(1, keepdims=True), 1e-9)
+        gradient, matrix = 0.0, 0.0
+        for index, (view, part) in enumerate(zip(self.views, parts, strict=True)):
+            # A twist of the first camera's axes, about the same point, seen in this camera's axes.
+            turn = np.kron(np.eye(2), view.from_first[:3, :3])
+            gradient = gradient + share[:, index, None] * (part.gradient @ turn)
+            matrix = matrix + share[:, index, None, None] * (turn.T @ part.matrix @ turn)
+        combine = lambda name: (share * np.stack([getattr(p, name) for p in parts], 1)).sum(1)  # noqa: E731
+        return Terms(
+            combine("cost"),
+            combine("ncc"),
+            gradient,
+            matrix,
+            np.stack([p.scale for p in parts], 1),
+            np.stack([p.next_scale for p in parts], 1),
+            combine("next_cost"),
+            weight.sum(1),
+        )
+
+    def correlations(self, ras_to_camera: Array) -> list[float]:
+        """Each view's own similarity at one pose (4, 4)."""
+        return [float(self._view_terms(view, (view.from_first @ ras_to_camera)[None], None).ncc[0]) for view in self.views]
+
+    def _view_terms(self, view: View, ras_to_camera: Array, scale: NDArray[np.float64] | None) -> Terms:
+        camera_to_ras = inverse(ras_to_camera)
+        images, jacobians = self.projector.project(
+            view.carm, camera_to_ras, pixels=view.patches.pixels, center=self.center, jacobian=True
+        )
+        extra = ray_weights(self._prisms, self._prism_frame, camera_to_ras, view.points) if self._prisms else None
+        return view.correlation(images, jacobians, extra, scale)
