@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -12,8 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
-from ..geometry.coordinates import flip_ras_lps
 from .attenuation import AIR_HU, AttenuationGrid, FloatArray, block_average, hu_to_mu
+from .itk import array_view, image_affine, read_image, set_affine
+from .nifti import is_nifti, read_nifti, write_nifti
+from .quiet import quiet
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,7 +33,7 @@ class CTVolume:
     affine: NDArray[np.float64]
     name: str = ""
     notes: tuple[str, ...] = ()
-    _levels: dict[tuple[int, int, int], AttenuationGrid] = field(default_factory=dict, repr=False)
+    _levels: dict[tuple[int, int, int], AttenuationGrid] = field(default_factory=dict, repr=False, init=False)
 
     @classmethod
     def from_array(cls, hu: ArrayLike, affine: ArrayLike, name: str = "", notes: tuple[str, ...] = ()) -> CTVolume:
@@ -71,43 +73,77 @@ class CTVolume:
         """Read NIfTI, NRRD, MetaImage or a DICOM folder.
 
         Raises:
-            InputError: the file is missing, damaged or no CT.
+            InputError: the file is missing, damaged, flat, or does not hold Hounsfield units.
         """
-        import SimpleITK as sitk
-
         path = Path(path)
         if not path.exists():
             raise InputError(f"The CT {path.name} does not exist; check the path.")
         if path.is_dir():
-            ids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
-            if not ids:
-                raise InputError(f"The folder {path.name} holds no DICOM series.")
-            series = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), one) for one in ids]
-            image = sitk.ReadImage(max(series, key=len))
+            return cls._read_folder(path)
+        if is_nifti(path):
+            values, affine, notes = read_nifti(path, "CT")
         else:
-            try:
-                image = sitk.ReadImage(str(path))
-            except RuntimeError:
+            image, notes = read_image(path, "CT"), ()
+            if image.GetDimension() != 3 or min(image.GetSize()) < 2:
                 raise InputError(
-                    f"The CT {path.name} cannot be read: damaged, or not NIfTI, NRRD or MetaImage."
-                ) from None
-        if image.GetDimension() != 3:
-            raise InputError(f"The CT {path.name} has {image.GetDimension()} dimensions, where a volume is needed.")
-        affine = np.eye(4)
-        affine[:3, :3] = np.reshape(image.GetDirection(), (3, 3)) * np.array(image.GetSpacing())
-        affine[:3, 3] = image.GetOrigin()
-        return cls.from_array(sitk.GetArrayViewFromImage(image), flip_ras_lps(affine), path.name)
+                    f"The CT {path.name} has size {list(image.GetSize())}: a volume is needed, not one image."
+                )
+            if image.GetNumberOfComponentsPerPixel() != 1:
+                raise InputError(f"The CT {path.name} holds colours or vectors, where one value a voxel is needed.")
+            values, affine = array_view(image), image_affine(image)
+        volume = cls.from_array(values, affine, path.name, notes)
+        return volume._as_hounsfield()
 
-    def write(self, path: str | os.PathLike[str]) -> None:
-        """Write as .nii.gz, .nrrd or .mha, by ending."""
+    @classmethod
+    def _read_folder(cls, path: Path) -> CTVolume:
         import SimpleITK as sitk
 
+        with quiet():
+            ids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
+            series = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), one) for one in ids]
+        if not series:
+            raise InputError(f"The folder {path.name} holds no DICOM series; choose the folder with the CT's slices.")
+        image = read_image(max(series, key=len), "CT")
+        return cls.from_array(array_view(image), image_affine(image), path.name)._as_hounsfield()
+
+    def _as_hounsfield(self) -> CTVolume:
+        """This volume with a masked background turned into air.
+
+        Raises:
+            InputError: the values cannot be Hounsfield units.
+        """
+        low, high = int(self.hu.min()), int(self.hu.max())
+        if low >= 0:
+            kind = "a label map" if high < 256 else "another modality, or a CT stored with an offset of 1024"
+            raise InputError(
+                f"The CT {self.name} holds values from {low} to {high}: these are not Hounsfield units (air would be "
+                f"near -1000); it may be {kind}."
+            )
+        background = self.hu == 0
+        if low > -900 and background[:: max(1, self.hu.shape[0] // 16)].mean() > 0.3 and background[0, 0, 0]:
+            hu = np.where(background, self.hu.dtype.type(AIR_HU), self.hu)
+            note = "The voxels of value 0 around the anatomy (a masked CT) were taken as air."
+            return replace(self, hu=hu, notes=(*self.notes, note))
+        return self
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write as .nii.gz, .nii, .nrrd or .mha, by ending.
+
+        Raises:
+            InputError: another ending, or the file cannot be written.
+        """
+        path = Path(path)
+        if is_nifti(path):
+            write_nifti(path, self.hu, self.affine)
+            return
+        import SimpleITK as sitk
+
+        if path.suffix.lower() not in (".nrrd", ".mha"):
+            raise InputError(f"A CT cannot be written as {path.name}: use .nii.gz, .nrrd or .mha.")
         image = sitk.GetImageFromArray(self.hu)
-        lps = flip_ras_lps(self.affine)
-        image.SetSpacing(self.spacing.tolist())
-        image.SetOrigin(lps[:3, 3].tolist())
-        image.SetDirection((lps[:3, :3] / self.spacing).ravel().tolist())
-        sitk.WriteImage(image, str(path), useCompression=True)
+        set_affine(image, self.affine)
+        with quiet():
+            sitk.WriteImage(image, str(path), useCompression=True)
 
     @property
     def spacing(self) -> NDArray[np.float64]:
