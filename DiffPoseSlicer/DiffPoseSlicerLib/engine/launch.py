@@ -1,0 +1,31 @@
+"""How a worker process is started: the command and its environment. Used by every transport."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parents[1]
+
+
+def engine_command(python: str | None = None) -> list[str]:
+    """The command that runs a worker under an interpreter (default: the one that runs this)."""
+    return [python or sys.executable, "-m", f"{_PACKAGE.name}.engine.worker"]
+
+
+def engine_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment for a worker: `base` (default: this process's), with our package on the path.
+
+    An interpreter other than Slicer's own wants the environment Slicer was started in as `base`, not Slicer's.
+    """
+    env = dict(os.environ if base is None else base)
+    env["PYTHONPATH"] = os.pathsep.join(
+        part for part in (str(_PACKAGE.parent), env.get("PYTHONPATH")) if part
+    )
+    # Nothing in the current folder may stand in for a package (Python 3.11 and later listen to this).
+    env["PYTHONSAFEPATH"] = "1"
+    env["PYTHONUNBUFFERED"] = "1"
+    env["PYTHONIOENCODING"] = "utf-8"
+    return env
