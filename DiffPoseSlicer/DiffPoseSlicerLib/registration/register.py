@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..errors import InputError
+from ..geometry.coordinates import transform_points
 from ..geometry.pose import Pose, view_rotation
 from ..geometry.se3 import Array, inverse, rotation_angle
 from . import starts as start_poses
@@ -23,7 +24,7 @@ from .result import NOT_CALIBRATED, Hypothesis, Progress, RegistrationResult
 from .similarity import Terms
 from .solver import LEVER_MM, solve
 from .versions import versions
-from .views import RigidObjective, View
+from .views import RigidObjective, View, window
 
 if TYPE_CHECKING:
     from ..imaging.ct import CTVolume
@@ -58,6 +59,12 @@ PLAN = (
     Level(128, 16, 1.25, 12, 2),
     Level(128, 16, 0.75, 8, 2),
 )
+# One bone among others: the whole image at low resolution says little about it, so start finer and robust.
+ISOLATED_PLAN = (
+    Level(64, 16, 1.25, 20, 6),
+    Level(128, 16, 1.25, 15, 3),
+    Level(128, 16, 0.75, 10, 2),
+)
 # Two solutions closer than this (mm, rotations at the lever) are one.
 _SAME_MM = 6.0
 # Starts tried around each given one, and how far: the coarse level costs little, and a second look saves lost starts.
@@ -81,6 +88,9 @@ class Registrar:
     def __init__(self, ct: CTVolume, device: str = "auto", center: ArrayLike | None = None) -> None:
         self.ct, self.device = ct, device
         self.center = np.asarray(ct.center if center is None else center, float)
+        hu = ct.hu
+        # A bone cut out of its CT has nothing but air around it, where a scan has noise, skin and couch.
+        self.isolated = bool((hu <= -1000).mean() > 0.5 and ((hu > -1000) & (hu < -300)).mean() < 0.02)
         self._projectors: dict[tuple[int, ...], Projector] = {}
         self._prisms: tuple[list[CutPrism], Array] | None = None
 
@@ -101,6 +111,20 @@ class Registrar:
             self._prisms = cut_prisms(grid), np.linalg.inv(grid.affine)
         return self._prisms
 
+    def _corners(self) -> Array:
+        """Corners of the CT's box, RAS mm: (8, 3)."""
+        size = np.array(self.ct.hu.shape[::-1]) - 1
+        corners = np.array(np.meshgrid(*[(0, 1)] * 3)).reshape(3, -1).T * size
+        return transform_points(self.ct.affine, corners)
+
+    def spread(self) -> tuple[int, float, float]:
+        """How far around a given start to look: count, degrees, mm. A small structure moves out of itself sooner."""
+        count, degrees, mm = _SPREAD
+        if self.isolated:
+            size = float(np.linalg.norm(np.array(self.ct.hu.shape[::-1]) * self.ct.spacing))
+            degrees, mm = 8.0, min(mm, 0.06 * size)
+        return count, degrees, mm
+
     def register(
         self,
         xrays: Sequence[XrayImage],
@@ -109,7 +133,7 @@ class Registrar:
         relative: Sequence[Array] | None = None,
         start: str = "pose",
         nominal: Pose | None = None,
-        plan: Sequence[Level] = PLAN,
+        plan: Sequence[Level] | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         cancel: Callable[[], bool] | None = None,
         budget: float | None = None,
@@ -122,7 +146,7 @@ class Registrar:
             relative: (4, 4) per view: x_cam(view) = relative[view] @ x_cam(first view).
             start: words for the result's "start".
             nominal: where the C-arm stands in the scene (C0); default the first candidate.
-            plan: the levels.
+            plan: the levels; default PLAN, or ISOLATED_PLAN for a structure cut out of its CT.
             on_progress, cancel, budget: see :func:`register`.
 
         Raises:
@@ -138,13 +162,18 @@ class Registrar:
                 return "cancelled"
             return "budget" if budget is not None and time.perf_counter() - began > budget else None
 
-        poses, evaluations = np.array(candidates, float), 0
+        plan = plan or (ISOLATED_PLAN if self.isolated else PLAN)
+        poses = np.array(candidates, float)
+        corners = self._corners()
+        if self.isolated:
+            xrays = [window(x, corners, other @ poses) for x, other in zip(xrays, relative, strict=True)]
+        depth = float(np.median(poses[:, 2, :3] @ self.center + poses[:, 2, 3]))
         for number, level in enumerate(plan):
             views = [
-                View.prepare(xray, level.pixels, level.patch, other, level.robust)
+                View.prepare(xray, level.pixels, level.patch, other, level.robust, self.isolated)
                 for xray, other in zip(xrays, relative, strict=True)
             ]
-            pixel = max(max(v.carm.pixel_spacing) * _magnification(v.carm) for v in views)
+            pixel = max(max(v.carm.pixel_spacing) * depth / v.carm.source_to_detector for v in views)
             objective = RigidObjective(views, self.projector(level.voxel * pixel), prisms, prism_frame, self.center)
 
             def on_step(now: Array, terms: Terms, number: int = number) -> None:
@@ -161,7 +190,6 @@ class Registrar:
                     on_progress(step)
 
             solution = solve(objective, poses, level.iterations, on_step=on_step, stop=word)
-            evaluations += solution.evaluations
             order = _distinct(solution.ras_to_camera, solution.terms.ncc, self.center, level.keep)
             poses = solution.ras_to_camera[order]
             found = [(poses[n], float(solution.terms.ncc[row])) for n, row in enumerate(order)]
@@ -244,13 +272,14 @@ def register(
             )
         first = start[0].ras_to_camera
         relative = [pose.ras_to_camera @ inverse(first) for pose in start]
-        candidates, word = start_poses.spread(first, registrar.center, *_SPREAD), "pose"
+        candidates, word = start_poses.spread(first, registrar.center, *registrar.spread()), "pose"
         nominal = nominal if view else start[0]
     elif hasattr(start, "hypotheses"):
         if len(xrays) != 1:
             raise InputError("A prepared model starts one view; for several X-rays start from poses, one per view.")
         guesses = start.hypotheses(xrays[0])
-        per_guess = (max(_SPREAD[0] // len(guesses), 1), *_SPREAD[1:])
+        count, degrees, mm = registrar.spread()
+        per_guess = max(count // len(guesses), 1), degrees, mm
         candidates = np.concatenate(
             [start_poses.spread(guess.ras_to_camera, registrar.center, *per_guess) for guess in guesses]
         )
@@ -274,11 +303,6 @@ def register(
         cancel=cancel,
         budget=budget,
     )
-
-
-def _magnification(carm: Any) -> float:
-    """Size at the isocentre of one unit at the detector."""
-    return carm.source_to_isocenter / carm.source_to_detector
 
 
 def _distance_mm(a: Array, b: Array, center: Array) -> float:

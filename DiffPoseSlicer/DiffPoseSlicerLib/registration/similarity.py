@@ -98,12 +98,15 @@ class LocalCorrelation:
         mask: (P, K) 1 where a pixel counts, 0 where it does not.
         noise: standard deviation of the X-ray's noise in its own units: flat patches of pure noise get no weight.
         robust: whether pixels that do not fit lose their say (iteratively reweighted, Geman-McClure).
+        isolated: the rendered image shows one structure of several: patches where it shows nothing have no say.
     """
 
-    def __init__(self, fixed: Float, mask: Float, noise: float = 0.0, robust: bool = True) -> None:
+    def __init__(
+        self, fixed: Float, mask: Float, noise: float = 0.0, robust: bool = True, isolated: bool = False
+    ) -> None:
         self.fixed = np.ascontiguousarray(fixed, np.float32)
         self.mask = np.ascontiguousarray(mask, np.float32)
-        self.noise, self.robust = float(noise), robust
+        self.noise, self.robust, self.isolated = float(noise), robust, isolated
         total = max(float(self.mask.sum()), 1.0)
         mean = float((self.mask * self.fixed).sum()) / total
         self.contrast = float(np.sqrt((self.mask * (self.fixed - mean) ** 2).sum() / total)) + 1e-12
@@ -148,6 +151,8 @@ class LocalCorrelation:
         signal = np.sqrt(np.maximum(self._fixed_variance - self.noise**2, 0)) / (_FULL_CONTRAST * self.contrast)
         seen = base.sum(-1, keepdims=True)
         importance = np.minimum(signal, 1) * np.minimum(seen / (0.3 * size), 1) * size  # (B, P, 1)
+        if self.isolated:
+            importance = importance * np.minimum(np.sqrt(var_a) / (_FULL_CONTRAST * spread), 1)
         evidence = importance.sum((1, 2))
         share = importance / np.maximum(evidence, 1e-9)[:, None, None]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -38,7 +38,7 @@ class View:
     from_first: Array
 
     @classmethod
-    def prepare(cls, xray: XrayImage, long_side: int, patch: int, from_first: Array, robust: bool) -> View:
+    def prepare(cls, xray: XrayImage, long_side: int, patch: int, from_first: Array, robust: bool, isolated: bool) -> View:
         """The X-ray reduced to `long_side` pixels along its longer side, cut into patches."""
         rows, columns = xray.carm.image_size
         factor = min(1.0, long_side / max(rows, columns))
@@ -46,9 +46,40 @@ class View:
         patches = Patches.tile(small.carm.image_size, patch)
         mask = np.ones(small.pixels.shape, np.float32) if small.mask is None else small.mask.astype(np.float32)
         correlation = LocalCorrelation(
-            patches.take(small.pixels), patches.take(mask), noise_level(small.pixels), robust=robust
+            patches.take(small.pixels), patches.take(mask), noise_level(small.pixels), robust, isolated
         )
         return cls(small.carm, patches, correlation, small.carm.detector_points(patches.pixels), from_first)
+
+
+def window(xray: XrayImage, corners: Array, camera_from_ras: Array, margin: float = 0.1) -> XrayImage:
+    """The part of an X-ray where a structure may be seen, so that a small one is not looked at through coarse pixels.
+
+    Args:
+        corners: (8, 3) of the structure's bounding box, RAS mm.
+        camera_from_ras: (B, 4, 4) every pose it may be seen at.
+        margin: added on each side, as a part of the window's size.
+
+    Returns:
+        The window, or the X-ray as it is where the window covers nearly all of it.
+    """
+    camera = np.einsum("bij,nj->bni", camera_from_ras[:, :3, :3], corners) + camera_from_ras[:, None, :3, 3]
+    pixels = xray.carm.project(camera).reshape(-1, 2)
+    if not np.isfinite(pixels).all():
+        return xray
+    low, high = pixels.min(0), pixels.max(0)
+    grown = margin * (high - low) + 2
+    columns, rows = xray.pixels.shape[1], xray.pixels.shape[0]
+    left, top = np.clip(np.floor(low - grown), 0, [columns - 16, rows - 16]).astype(int)
+    right, bottom = np.clip(np.ceil(high + grown), [left + 16, top + 16], [columns, rows]).astype(int)
+    if (right - left) * (bottom - top) > 0.7 * rows * columns:
+        return xray
+    part = np.s_[top:bottom, left:right]
+    return replace(
+        xray,
+        pixels=np.ascontiguousarray(xray.pixels[part]),
+        mask=None if xray.mask is None else xray.mask[part],
+        carm=xray.carm.cropped(int(top), int(left), (int(bottom - top), int(right - left))),
+    )
 
 
 class RigidObjective:
