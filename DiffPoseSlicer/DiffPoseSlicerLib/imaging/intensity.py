@@ -1,9 +1,9 @@
 """What stored pixel values mean, and their one conversion to attenuation (bone bright, like a line integral).
 
 Transmission I (air bright) becomes -log(I / I0); I0 is the brightest the image shows. Attenuation stays as it is. Which
-of the two an image holds is read off the image where nobody says it: bone and metal are thin and stand out from a smooth
-surrounding, so the fine structure of an attenuation image leans to the bright side and that of a transmission image to
-the dark one; and beside or at the edges of a body there is less of it than in its middle.
+of the two an image holds is read off the image where nobody says it: whole numbers are mostly detector counts; beside a
+body there is less of it than in its middle; bone and metal are thin and stand out from a smooth surrounding. None of this
+is certain, so the note says how clear the case was.
 """
 
 from __future__ import annotations
@@ -15,6 +15,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .attenuation import FloatArray
+from .resampling import resample
+
+# Fine structure: what a window of 1/16 of the image smooths away.
+_FINE = 16
 
 
 @dataclass(frozen=True)
@@ -47,41 +51,71 @@ def smoothed(image: NDArray[Any], radius: int) -> NDArray[np.float64]:
     return image
 
 
+def ranked(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Each valid pixel's rank, 0..1, ties sharing their mean; 0.5 elsewhere. Blind to any monotonic mapping."""
+    values, inverse, counts = np.unique(image[valid], return_inverse=True, return_counts=True)
+    rank = (np.cumsum(counts) - counts / 2) / counts.sum()
+    result = np.full(image.shape, 0.5)
+    result[valid] = rank[inverse.reshape(-1)]
+    return result
+
+
 def evidence_of_attenuation(stored: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> tuple[float, float]:
-    """(fine structure, edge against middle), each in -1..1: positive speaks for attenuation, negative for transmission."""
-    image = np.asarray(stored, float)
-    valid = np.ones(image.shape, bool) if mask is None else mask
+    """(fine structure, edge against middle), each in -1..1: positive speaks for attenuation, negative for transmission.
+
+    Works on ranks of a coarse image: an unknown monotonic mapping changes nothing and reversing it changes the signs.
+    """
+    rows, columns = stored.shape
+    factor = max(1, -(-max(rows, columns) // 256))
+    image, valid = resample(stored, -(-rows // factor), -(-columns // factor), mask)
+    valid = np.ones(image.shape, bool) if valid is None else valid
     if valid.sum() < 64:
         return 0.0, 0.0
-    low, high = np.percentile(image[valid], [0.5, 99.5])
-    if high <= low:
+    image = ranked(image, valid)
+    radius = max(2, round(min(image.shape) / _FINE))
+    weight = smoothed(valid.astype(float), radius)
+    middle_of = 0.5 + smoothed(image - 0.5, radius) / np.maximum(weight, 1e-9)
+    near = max(1, radius // 4)
+    fine = (smoothed(image, near) - middle_of)[valid & (smoothed(valid.astype(float), near) > 0.999)]
+    if fine.size < 64:
         return 0.0, 0.0
-    image = np.where(valid, np.clip((image - low) / (high - low), 0, 1), 0.5)
-    radius = max(2, round(min(image.shape) / 32))
-    fine = (smoothed(image, max(1, radius // 4)) - smoothed(image, radius))[valid]
     spread = np.sqrt((fine**2).mean()) + 1e-9
     skewness = float(np.tanh((fine**3).mean() / spread**3))
-    rows, columns = image.shape
-    v, u = np.mgrid[-1 : 1 : rows * 1j, -1 : 1 : columns * 1j]
+    v, u = np.mgrid[-1 : 1 : image.shape[0] * 1j, -1 : 1 : image.shape[1] * 1j]
     distance = np.maximum(abs(u), abs(v))
     edge, middle = image[valid & (distance > 0.85)], image[valid & (distance < 0.5)]
-    contrast = float(np.median(middle) - np.median(edge)) if edge.size > 16 and middle.size > 16 else 0.0
+    contrast = float(middle.mean() - edge.mean()) if edge.size > 16 and middle.size > 16 else 0.0
     return skewness, contrast
 
 
-def decide(stored: NDArray[Any], mask: NDArray[np.bool_] | None = None) -> tuple[str, str]:
-    """("transmission" or "attenuation", why) for an image nobody has told about."""
+def decide(stored: NDArray[Any], mask: NDArray[np.bool_] | None = None, dark_surround: bool = False) -> tuple[str, str]:
+    """("transmission" or "attenuation", why) for an image nobody has told about.
+
+    dark_surround: the field is surrounded by blank dark: where nothing comes through, transmission is dark.
+    """
     skewness, contrast = evidence_of_attenuation(stored, mask)
-    score = skewness + 2 * contrast
+    low, high = float(stored.min()), float(stored.max())
+    if stored.dtype.kind == "f" and low >= -0.5 and 1.5 < high < 60:
+        prior, why = 0.5, f"its values, {low:.3g} to {high:.3g}, look like line integrals"
+    elif stored.dtype.kind == "f":
+        prior, why = 0.0, "its values do not tell"
+    else:
+        prior, why = -0.4, "whole numbers are mostly detector counts"
+    if dark_surround:
+        prior, why = prior - 0.6, f"{why}, its blank surround is dark"
+    score = prior + 2 * contrast + 0.5 * skewness
     kind = "attenuation" if score > 0 else "transmission"
-    clear = "" if abs(score) > 0.25 else "; this is not clear-cut: state intensity in the C-arm file to be sure"
     middle = "brighter" if contrast > 0 else "darker"
-    fine = "bright" if skewness > 0 else "dark"
-    return kind, f"its middle is {middle} than its edges and its fine structure stands out {fine}{clear}"
+    clear = "" if abs(score) > 0.3 else "; this is not clear-cut: state the intensity in the C-arm file to be sure"
+    return kind, f"{why} and its middle is {middle} than its edges{clear}"
 
 
 def to_attenuation(
-    stored: NDArray[Any], intensity: str | None, why: str = "it was stated", mask: NDArray[np.bool_] | None = None
+    stored: NDArray[Any],
+    intensity: str | None,
+    why: str = "it was stated",
+    mask: NDArray[np.bool_] | None = None,
+    dark_surround: bool = False,
 ) -> tuple[FloatArray, Conversion]:
     """Attenuation [row, column], float32, and how it came about.
 
@@ -90,9 +124,10 @@ def to_attenuation(
         intensity: "transmission", "attenuation" or None (decided from the image).
         why: Who says so, for the note.
         mask: Pixels that count.
+        dark_surround: See :func:`decide`.
     """
     if intensity is None:
-        intensity, why = decide(stored, mask)
+        intensity, why = decide(stored, mask, dark_surround)
     note = f"Treated as {intensity} because {why}."
     if intensity == "attenuation":
         return np.asarray(stored, np.float32), Conversion(intensity, 0.0, note)

@@ -92,8 +92,9 @@ class XrayImage:
             )
         if stored.min() == stored.max():
             raise InputError(f"The {what} is flat: all its pixels are {stored.flat[0]}.")
-        mask, mask_notes = basic_mask(stored, bits)
-        pixels, conversion = to_attenuation(stored, intensity or carm.intensity, why, mask)
+        intensity = intensity or carm.intensity
+        mask, mask_notes, aperture = basic_mask(stored, bits, intensity)
+        pixels, conversion = to_attenuation(stored, intensity, why, mask, aperture is not None)
         return cls(
             np.ascontiguousarray(to_camera(pixels, carm)),
             replace(carm, intensity=conversion.intensity),
