@@ -5,10 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, settings
+
+if TYPE_CHECKING:
+    pass
 
 ROOT = Path(__file__).resolve().parents[2]
 # Ahead of the repository's root, where the folder DiffPoseSlicer would be taken for a namespace package.
@@ -52,7 +56,7 @@ def chest_ct_path() -> Path:
 
 
 @pytest.fixture(scope="session")
-def small_ct(chest_ct_path: Path):  # noqa: ANN201  (a CTVolume; imported late, so that this file loads without it)
+def small_ct(chest_ct_path: Path):
     """The public chest CT averaged to voxels of about 4 mm: light enough for any test, and of real anatomy."""
     from DiffPoseSlicerLib.imaging.ct import CTVolume
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
 from DiffPoseSlicerLib.evaluation import metrics
 from DiffPoseSlicerLib.geometry.carm import CArm
 from DiffPoseSlicerLib.geometry.pose import Pose
 from DiffPoseSlicerLib.geometry.se3 import rigid, so3_exp
-from hypothesis import given
-from hypothesis import strategies as st
 
 # Camera and RAS axes coincide, the source is the origin: a point's coordinates are its camera coordinates.
 TRUE = Pose(np.eye(4))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from DiffPoseSlicerLib.errors import InputError
 from DiffPoseSlicerLib.evaluation import plastimatch
 from DiffPoseSlicerLib.geometry.carm import CArm

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from DiffPoseSlicerLib.errors import InputError
 from DiffPoseSlicerLib.evaluation import public_ct
 from DiffPoseSlicerLib.imaging.ct import CTVolume

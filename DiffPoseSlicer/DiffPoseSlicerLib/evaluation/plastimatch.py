@@ -1,8 +1,8 @@
 """X-rays by plastimatch: an independent, exact ray tracer to check and challenge our own renderer with.
 
 plastimatch (https://plastimatch.org) sums each voxel's attenuation times the length of the ray within it: no
-interpolation, no sampling, nothing in common with our kernels. It is used by tests, benchmarks and the demo only; get it
-with `pip install plastimatch`.
+interpolation, no sampling, nothing in common with our kernels. Tests, benchmarks and the demo use it; get it with
+`pip install plastimatch`.
 
 It ignores a volume's direction matrix, so it is given the voxels in a frame of their own (axes i, j, k, origin at the
 centre), in which the camera's pose is stated. That serves oblique CTs too.
@@ -114,7 +114,7 @@ class Plastimatch:
         """Remove the temporary files."""
         self._folder.cleanup()
 
-    def __enter__(self) -> Plastimatch:  # noqa: PYI034  (typing.Self needs Python 3.11)
+    def __enter__(self) -> Plastimatch:
         return self
 
     def __exit__(
@@ -124,7 +124,7 @@ class Plastimatch:
 
 
 def plastimatch_drr(ct: CTVolume, carm: CArm, pose: Pose, hu_to_mu: AttenuationCurve = hu_to_mu) -> Image:
-    """One X-ray by plastimatch: line integrals, (rows, columns) float32. Arguments and errors as :class:`Plastimatch`."""
+    """One X-ray by plastimatch: line integrals, (rows, columns) float32. Arguments and errors as of the class above."""
     with Plastimatch(ct, hu_to_mu) as xrays:
         return xrays.drr(carm, pose)
 
@@ -175,8 +175,8 @@ def _own_frame(ct: CTVolume) -> tuple[Array, NDArray]:
     skew = np.abs(axes.T @ axes - np.eye(3)).max()
     if skew > 1e-4:
         raise InputError(
-            f"The CT's voxel axes are sheared (by {np.degrees(np.arcsin(min(skew, 1))):.2g} degrees), which plastimatch "
-            "cannot represent; resample the CT to orthogonal axes first."
+            f"The CT's voxel axes are sheared (by {np.degrees(np.arcsin(min(skew, 1))):.2g} degrees), which "
+            "plastimatch cannot represent; resample the CT to orthogonal axes first."
         )
     left, _, right = np.linalg.svd(axes)
     to_ras = np.eye(4)
