@@ -1,1 +1,1 @@
-"""Differentiable X-ray rendering: line integrals through a CT and their derivatives. Warp, or torch where Warp is missing."""
+"""Differentiable X-ray rendering: line integrals through a CT and their derivatives, on Warp or on torch."""

@@ -1,0 +1,207 @@
+"""Synthetic X-rays: line integrals of attenuation along the rays of a C-arm, and their derivatives by the pose."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ..errors import InputError
+from ..geometry.carm import CArm
+from ..geometry.se3 import Array
+
+if TYPE_CHECKING:
+    from ..geometry.pose import Pose
+    from ..imaging.attenuation import AttenuationGrid
+    from ..imaging.ct import CTVolume
+
+FloatArray = NDArray[np.float32]
+
+
+class Projector:
+    """A warm renderer over one grid on one device.
+
+    Args:
+        grid: What rays go through, from `CTVolume.level`.
+        device: "auto" (a CUDA GPU where Warp finds one, else the CPU), "cpu" or "cuda:N".
+        step: mm between samples along a ray; default the grid's smallest voxel size.
+
+    Raises:
+        InputError: the grid holds something other than finite numbers, or the device does not exist.
+    """
+
+    def __init__(self, grid: AttenuationGrid, device: str = "auto", step: float | None = None) -> None:
+        self.grid = grid
+        self.step = float(step or min(grid.spacing))
+        if not 0 < self.step < 1e4:
+            raise InputError(f"The step is {step!r} mm: give a positive distance between samples.")
+        mu = np.ascontiguousarray(grid.mu, np.float32)
+        if not np.isfinite(mu.sum(dtype=np.float64)):
+            k, j, i = np.argwhere(~np.isfinite(mu))[0]
+            raise InputError(f"The grid holds {mu[k, j, i]} at voxel i={i}, j={j}, k={k}: attenuation must be finite.")
+        self.center = (grid.affine @ [*((n - 1) / 2 for n in mu.shape[::-1]), 1])[:3]
+        length = float(np.median(grid.spacing * (np.array(mu.shape[::-1]) - 2)))
+        self._backend = _backend(mu, self.step, length, device)
+        self._camera: tuple[CArm | None, Array] = (None, np.zeros(5))
+        self._pixels: tuple[Any, FloatArray | None] = (None, None)
+
+    @property
+    def backend(self) -> str:
+        """ "warp" or "torch"."""
+        return self._backend.name
+
+    @property
+    def device(self) -> str:
+        """ "cpu", "cuda:0", ..."""
+        return self._backend.device
+
+    def project(
+        self,
+        carm: CArm,
+        camera_to_ras: ArrayLike,
+        pixels: ArrayLike | None = None,
+        center: ArrayLike | None = None,
+        jacobian: bool = False,
+    ) -> Any:
+        """Line integrals, dimensionless, and on demand their derivatives by the pose.
+
+        Args:
+            carm: The camera.
+            camera_to_ras: One pose (4, 4) or several (B, 4, 4), rigid, mm.
+            pixels: Which rays: (N, 2) as (column, row), fractions allowed; default all pixels, row by row. Pass the
+                same array again rather than an equal one: it is looked at once.
+            center: c of the twist, (3,) RAS mm; default the grid's centre.
+            jacobian: Also return derivatives.
+
+        Returns:
+            Images (N,) or (B, N), float32; with `jacobian` a tuple of these and (N, 6) or (B, N, 6): by
+            xi = (omega, v), rad and mm, where x_cam <- exp(omega) (x_cam - c_cam) + c_cam + v moves the anatomy.
+        """
+        single, arguments = self._prepare(carm, camera_to_ras, pixels, center)
+        images, jacobians = self._backend.project(*arguments, jacobian)
+        if single:
+            images, jacobians = images[0], None if jacobians is None else jacobians[0]
+        return (images, jacobians) if jacobian else images
+
+    def project_torch(
+        self,
+        carm: CArm,
+        camera_to_ras: ArrayLike,
+        pixels: ArrayLike | None = None,
+        center: ArrayLike | None = None,
+        jacobian: bool = False,
+    ) -> Any:
+        """As :meth:`project`, giving torch tensors on this projector's device, without a copy."""
+        single, arguments = self._prepare(carm, camera_to_ras, pixels, center)
+        from .torch_backend import project_torch
+
+        images, jacobians = project_torch(self._backend, *arguments, jacobian)
+        if single:
+            images, jacobians = images[0], None if jacobians is None else jacobians[0]
+        return (images, jacobians) if jacobian else images
+
+    def _prepare(
+        self,
+        carm: CArm,
+        camera_to_ras: ArrayLike,
+        pixels: ArrayLike | None,
+        center: ArrayLike | None,
+    ) -> Any:
+        matrices = np.asarray(camera_to_ras, float)
+        single = matrices.ndim == 2
+        if single:
+            matrices = matrices[None]
+        index = self.grid.ras_to_index @ matrices
+        poses = np.empty((len(matrices), 15))
+        poses[:, :9] = index[:, :3, :3].reshape(-1, 9)
+        poses[:, 9:12] = index[:, :3, 3]
+        offset = (self.center if center is None else np.asarray(center, float)) - matrices[:, :3, 3]
+        poses[:, 12:] = (offset[:, None] @ matrices[:, :3, :3])[:, 0]  # the centre in the camera
+        if carm is not self._camera[0]:
+            (row, column), (u0, v0) = carm.pixel_spacing, carm.principal_point
+            self._camera = (
+                carm,
+                np.array([column, row, u0, v0, carm.source_to_detector]),
+            )
+        rows, columns = carm.image_size
+        if pixels is None:
+            return single, (self._camera[1], poses, None, rows * columns, columns)
+        if pixels is not self._pixels[0]:
+            array = np.ascontiguousarray(pixels, np.float32)
+            if array.ndim != 2 or array.shape[1] != 2:
+                raise InputError(f"Pixels have shape {array.shape}: (N, 2) as (column, row) is needed.")
+            self._pixels = (pixels, array)
+        array = self._pixels[1]  # type: ignore[assignment]
+        return single, (self._camera[1], poses, array, len(array), columns)
+
+
+def render(
+    ct: CTVolume,
+    carm: CArm,
+    pose: Pose,
+    *,
+    jacobian: bool = False,
+    spacing: float | None = None,
+    step: float | None = None,
+    pixels: ArrayLike | None = None,
+    device: str = "auto",
+) -> Any:
+    """One synthetic X-ray of a CT.
+
+    Args:
+        ct: The CT.
+        carm: The camera.
+        pose: Where it is.
+        jacobian: Also return derivatives by the pose, about `ct.center`.
+        spacing: Average the CT to about this voxel size first, mm; default its own resolution.
+        step: mm between samples along a ray; default the smallest voxel size.
+        pixels: (N, 2) as (column, row): only these rays.
+        device: "auto", "cpu" or "cuda:N".
+
+    Returns:
+        Line integrals (rows, columns) float32, dimensionless, bone bright (with `pixels`: (N,)); with `jacobian` a
+        tuple with (rows, columns, 6), columns as :meth:`Projector.project` has them.
+    """
+    projector = _warm(ct.level(spacing or 0.0), device, step)
+    result = projector.project(carm, pose.camera_to_ras, pixels, ct.center, jacobian)
+    if pixels is not None:
+        return result
+    if jacobian:
+        return result[0].reshape(carm.image_size), result[1].reshape(*carm.image_size, 6)
+    return result.reshape(carm.image_size)
+
+
+_last: list[tuple[AttenuationGrid, tuple[str, float | None], Projector]] = []  # what `render` used last
+
+
+def _warm(grid: AttenuationGrid, device: str, step: float | None) -> Projector:
+    """A projector, kept for the next call."""
+    if not _last or _last[0][0] is not grid or _last[0][1] != (device, step):
+        _last.clear()  # before the next one is made: memory may not hold two
+        _last.append((grid, (device, step), Projector(grid, device, step)))
+    return _last[0][2]
+
+
+def _backend(mu: FloatArray, step: float, length: float, device: str) -> Any:
+    """The backend for a device: Warp, or torch where Warp is missing or DIFFPOSESLICER_BACKEND=torch asks for it."""
+    if os.environ.get("DIFFPOSESLICER_BACKEND") != "torch":
+        try:
+            from .warp_backend import WarpBackend, cuda_devices
+        except ImportError:
+            pass
+        else:
+            cuda = cuda_devices()
+            if device == "auto":
+                device = cuda[0] if cuda else "cpu"
+            if device == "cuda":
+                device = "cuda:0"
+            if device != "cpu" and device not in cuda:
+                raise InputError(
+                    f"The device {device!r} does not exist here: use auto, cpu{''.join(', ' + c for c in cuda)}."
+                )
+            return WarpBackend(mu, step, length, device)
+    from .torch_backend import TorchBackend
+
+    return TorchBackend(mu, step, device)
