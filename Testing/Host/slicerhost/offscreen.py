@@ -102,7 +102,11 @@ class ThreeDView(View):
         self.logic = slicer.vtkMRMLViewLogic()
         self.logic.SetMRMLApplicationLogic(self.core.application_logic)
         self.logic.SetMRMLScene(self.core.scene)
-        self.node = self.logic.AddViewNode(tag)
+        # AddViewNode makes a second node where the layout has made one: adopt that by its layout name instead
+        if self.core.scene.GetSingletonNode(tag, "vtkMRMLViewNode") is None:
+            self.logic.AddViewNode(tag)
+        self.logic.SetName(tag)
+        self.node = self.logic.GetViewNode()
         self.core.application_logic.GetViewLogics().AddItem(self.logic)
         self.managers.SetMRMLDisplayableNode(self.node)
         self.style = slicer.vtkMRMLThreeDViewInteractorStyle()
@@ -137,7 +141,11 @@ class SliceView(View):
         self.logic.SetMRMLApplicationLogic(self.core.application_logic)
         self.core.application_logic.GetSliceLogics().AddItem(self.logic)
         self.logic.SetMRMLScene(scene)
-        self.node = self.logic.AddSliceNode(name)
+        self.node = scene.GetSingletonNode(name, "vtkMRMLSliceNode")
+        if self.node is None:
+            self.node = self.logic.AddSliceNode(name)
+        else:
+            self.logic.SetSliceNode(self.node)
         if orientation:
             self.node.SetOrientation(orientation)
         self.managers.SetMRMLDisplayableNode(self.node)

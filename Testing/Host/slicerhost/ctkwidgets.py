@@ -1,0 +1,476 @@
+"""Stand-ins for the CTK widgets that scripted modules use (module ``ctk``): same names, properties and signals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from PySide6 import QtCore, QtGui, QtWidgets
+from PySide6.QtCore import Property, Qt, Signal
+
+_UNBOUNDED = 1e15  # stands for infinity in a Qt spin box
+_SLIDER_STEPS = 10000
+
+
+class ctkCollapsibleButton(QtWidgets.QAbstractButton):
+    """A header that hides or shows what is laid out below it."""
+
+    contentsCollapsed = Signal(bool)
+
+    def __init__(self, *arguments: Any) -> None:
+        text = next((a for a in arguments if isinstance(a, str)), "")
+        super().__init__(next((a for a in arguments if isinstance(a, QtWidgets.QWidget)), None))
+        self._collapsed = False
+        self.setText(text)
+        self.setCheckable(True)
+        self.setChecked(True)
+        self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
+        self.setSizePolicy(QtWidgets.QSizePolicy.Policy.Minimum, QtWidgets.QSizePolicy.Policy.Preferred)
+        self.setContentsMargins(0, self._header(), 0, 0)
+        self.toggled.connect(lambda opened: self.setCollapsed(not opened))
+
+    def _header(self) -> int:
+        return self.fontMetrics().height() + 8
+
+    def _is_collapsed(self) -> bool:
+        return self._collapsed
+
+    def setCollapsed(self, collapsed: bool) -> None:
+        if bool(collapsed) == self._collapsed:
+            return
+        self._collapsed = bool(collapsed)
+        self.setChecked(not collapsed)
+        for child in self.children():
+            if isinstance(child, QtWidgets.QWidget) and not child.isWindow():
+                if collapsed:  # remember what was hidden before: opening must not show it
+                    child.setProperty("_hidden", child.isHidden())
+                child.setVisible(not collapsed and not child.property("_hidden"))
+        self.setMaximumHeight(self._header() + 2 if collapsed else 16777215)
+        self.updateGeometry()
+        self.contentsCollapsed.emit(self._collapsed)
+
+    collapsed = Property(bool, _is_collapsed, setCollapsed, notify=contentsCollapsed)
+
+    def childEvent(self, event: QtCore.QChildEvent) -> None:
+        child = event.child()
+        polished = event.type() == QtCore.QEvent.Type.ChildPolished
+        if polished and self._collapsed and isinstance(child, QtWidgets.QWidget) and not child.isWindow():
+            child.setVisible(False)
+        super().childEvent(event)
+
+    def hitButton(self, position: QtCore.QPoint) -> bool:
+        return position.y() < self._header()
+
+    def minimumSizeHint(self) -> QtCore.QSize:
+        return self._hint(80, lambda layout: layout.totalMinimumSize())
+
+    def sizeHint(self) -> QtCore.QSize:
+        return self._hint(120, lambda layout: layout.totalSizeHint()).expandedTo(self.minimumSizeHint())
+
+    def _hint(self, width: int, of: Callable[[QtWidgets.QLayout], QtCore.QSize]) -> QtCore.QSize:
+        header = QtCore.QSize(width, self._header())
+        layout = self.layout()
+        if layout is None or self._collapsed:
+            return header
+        return of(layout).expandedTo(header)  # the total hints include this widget's margins, so the header
+
+    def paintEvent(self, _event: QtGui.QPaintEvent) -> None:
+        painter = QtWidgets.QStylePainter(self)
+        option = QtWidgets.QStyleOptionButton()
+        option.initFrom(self)
+        option.rect = QtCore.QRect(0, 0, self.width(), self._header())
+        option.state |= QtWidgets.QStyle.StateFlag.State_Raised
+        painter.drawControl(QtWidgets.QStyle.ControlElement.CE_PushButtonBevel, option)
+        arrow = QtWidgets.QStyleOption()
+        arrow.initFrom(self)
+        arrow.rect = QtCore.QRect(6, self._header() // 2 - 5, 10, 10)
+        element = QtWidgets.QStyle.PrimitiveElement
+        painter.drawPrimitive(
+            element.PE_IndicatorArrowRight if self._collapsed else element.PE_IndicatorArrowDown, arrow
+        )
+        painter.setPen(self.palette().buttonText().color())
+        painter.drawText(
+            option.rect.adjusted(22, 0, 0, 0), Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter, self.text()
+        )
+
+
+class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
+    """A group box whose check mark hides or shows its contents."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.setCheckable(True)
+        self.toggled.connect(self._show_contents)
+
+    def _show_contents(self, shown: bool) -> None:
+        for child in self.children():
+            if isinstance(child, QtWidgets.QWidget):
+                child.setVisible(shown)
+
+    collapsed = Property(bool, lambda self: not self.isChecked(), lambda self, value: self.setChecked(not value))
+
+
+class _DoubleValue(QtWidgets.QWidget):
+    """A slider and a spin box showing one bounded float; subclasses say which of the two is visible."""
+
+    valueChanged = Signal(float)
+    valueIsChanging = Signal(float)
+    _slider_visible = _spin_box_visible = True
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        self._low, self._high, self._value = 0.0, 99.0, 0.0
+        self._tracking, self._updating = True, False
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._slider = QtWidgets.QSlider(Qt.Orientation.Horizontal)
+        self._slider.setRange(0, _SLIDER_STEPS)
+        self._box = QtWidgets.QDoubleSpinBox()
+        layout.addWidget(self._slider, 1)
+        layout.addWidget(self._box)
+        self._slider.setVisible(self._slider_visible)
+        self._box.setVisible(self._spin_box_visible)
+        self._slider.valueChanged.connect(self._slider_moved)
+        self._slider.sliderReleased.connect(self._slider_released)
+        self._box.valueChanged.connect(lambda value: self._updating or self.setValue(value))
+        self.setFocusProxy(self._box)
+        self._refresh()
+
+    def _slider_moved(self, position: int) -> None:
+        if self._updating:
+            return
+        value = self._low + (self._high - self._low) * position / _SLIDER_STEPS
+        if self._slider.isSliderDown() and not self._tracking:
+            self._updating = True
+            self._box.setValue(value)
+            self._updating = False
+            self.valueIsChanging.emit(self._box.value())
+        else:
+            self.setValue(value)
+
+    def _slider_released(self) -> None:
+        if not self._tracking:
+            self._slider_moved(self._slider.value())
+
+    def _refresh(self) -> None:
+        self._updating = True
+        self._box.setRange(max(self._low, -_UNBOUNDED), min(self._high, _UNBOUNDED))
+        self._box.setValue(self._value)
+        span = self._high - self._low
+        if 0 < span < _UNBOUNDED:
+            self._slider.setValue(round((self._value - self._low) / span * _SLIDER_STEPS))
+        self._updating = False
+
+    def setValue(self, value: float) -> None:
+        value = min(max(round(float(value), self._box.decimals()), self._low), self._high)
+        changed, self._value = value != self._value, value
+        self._refresh()
+        if changed:
+            self.valueIsChanging.emit(value)
+            self.valueChanged.emit(value)
+
+    def setMinimum(self, value: float) -> None:
+        self.setRange(value, self._high)
+
+    def setMaximum(self, value: float) -> None:
+        self.setRange(self._low, value)
+
+    def setRange(self, low: float, high: float) -> None:
+        self._low, self._high = float(low), float(high)
+        self.setValue(self._value)
+
+    def setDecimals(self, decimals: int) -> None:
+        self._box.setDecimals(decimals)
+        self.setValue(self._value)
+
+    def setSingleStep(self, step: float) -> None:
+        self._box.setSingleStep(step)
+
+    def setTracking(self, tracking: bool) -> None:
+        self._tracking = tracking
+
+    def setSuffix(self, suffix: str) -> None:
+        self._box.setSuffix(suffix)
+
+    def setPrefix(self, prefix: str) -> None:
+        self._box.setPrefix(prefix)
+
+    def spinBox(self) -> QtWidgets.QDoubleSpinBox:
+        return self._box
+
+    def slider(self) -> QtWidgets.QSlider:
+        return self._slider
+
+    def _set_spin_box_visible(self, visible: bool) -> None:
+        self._box.setVisible(visible)
+
+    value = Property(float, lambda self: self._value, setValue, notify=valueChanged)
+    minimum = Property(float, lambda self: self._low, setMinimum)
+    maximum = Property(float, lambda self: self._high, setMaximum)
+    singleStep = Property(float, lambda self: self._box.singleStep(), setSingleStep)
+    pageStep = Property(float, lambda self: 10.0, lambda self, value: None)
+    decimals = Property(int, lambda self: self._box.decimals(), setDecimals)
+    tracking = Property(bool, lambda self: self._tracking, setTracking)
+    suffix = Property(str, lambda self: self._box.suffix(), setSuffix)
+    prefix = Property(str, lambda self: self._box.prefix(), setPrefix)
+    spinBoxVisible = Property(bool, lambda self: not self._box.isHidden(), _set_spin_box_visible)
+
+
+class ctkSliderWidget(_DoubleValue):
+    """Slider and spin box."""
+
+
+class ctkDoubleSlider(_DoubleValue):
+    """Slider alone."""
+
+    _spin_box_visible = False
+
+
+class ctkDoubleSpinBox(_DoubleValue):
+    """Spin box alone."""
+
+    _slider_visible = False
+
+
+class ctkRangeWidget(QtWidgets.QWidget):
+    """Two spin boxes for a lower and an upper value."""
+
+    valuesChanged = Signal(float, float)
+    minimumValueChanged = Signal(float)
+    maximumValueChanged = Signal(float)
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._low, self._high = QtWidgets.QDoubleSpinBox(), QtWidgets.QDoubleSpinBox()
+        self._high.setValue(99)
+        self._quiet = False
+        for box in (self._low, self._high):
+            layout.addWidget(box)
+        self._low.valueChanged.connect(lambda value: self._changed(self.minimumValueChanged, value))
+        self._high.valueChanged.connect(lambda value: self._changed(self.maximumValueChanged, value))
+
+    def _changed(self, signal: Any, value: float) -> None:
+        if self._low.value() > self._high.value():  # the other end is pushed along
+            other = self._high if signal is self.minimumValueChanged else self._low
+            other.setValue(value)
+        signal.emit(value)
+        if not self._quiet:
+            self.valuesChanged.emit(self._low.value(), self._high.value())
+
+    def setValues(self, low: float, high: float) -> None:
+        before = (self._low.value(), self._high.value())
+        self._quiet = True
+        self._high.setValue(high)
+        self._low.setValue(low)
+        self._quiet = False
+        if (self._low.value(), self._high.value()) != before:
+            self.valuesChanged.emit(self._low.value(), self._high.value())
+
+    def setRange(self, low: float, high: float) -> None:
+        self._both("setRange", low, high)
+
+    def setMinimumValue(self, value: float) -> None:
+        self._low.setValue(value)
+
+    def setMaximumValue(self, value: float) -> None:
+        self._high.setValue(value)
+
+    def _both(self, method: str, *arguments: Any) -> None:
+        for box in (self._low, self._high):
+            getattr(box, method)(*arguments)
+
+    minimumValue = Property(float, lambda self: self._low.value(), setMinimumValue)
+    maximumValue = Property(float, lambda self: self._high.value(), setMaximumValue)
+    minimum = Property(float, lambda self: self._low.minimum(), lambda self, v: self._both("setMinimum", v))
+    maximum = Property(float, lambda self: self._low.maximum(), lambda self, v: self._both("setMaximum", v))
+    singleStep = Property(float, lambda self: self._low.singleStep(), lambda self, v: self._both("setSingleStep", v))
+    decimals = Property(int, lambda self: self._low.decimals(), lambda self, v: self._both("setDecimals", v))
+    suffix = Property(str, lambda self: self._low.suffix(), lambda self, v: self._both("setSuffix", v))
+
+
+class ctkDoubleRangeSlider(ctkRangeWidget):
+    """The same interface as the range widget."""
+
+
+class ctkPathLineEdit(QtWidgets.QWidget):
+    """An editable path with a browse button."""
+
+    currentPathChanged = Signal(str)
+    validInputChanged = Signal(bool)
+    Dirs, Files, Drives, NoSymLinks, Readable, Writable, Executable = 0x01, 0x02, 0x04, 0x08, 0x10, 0x20, 0x40
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(next((a for a in arguments if isinstance(a, QtWidgets.QWidget)), None))
+        self._filters, self._name_filters, self._setting_key = self.Files | self.Dirs, [], ""
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._edit = QtWidgets.QComboBox()
+        self._edit.setEditable(True)
+        self._edit.setSizePolicy(QtWidgets.QSizePolicy.Policy.Expanding, QtWidgets.QSizePolicy.Policy.Fixed)
+        self._button = QtWidgets.QToolButton()
+        self._button.setText("...")
+        layout.addWidget(self._edit, 1)
+        layout.addWidget(self._button)
+        self._edit.editTextChanged.connect(self.currentPathChanged)
+        self._button.clicked.connect(self.browse)
+        self.setFocusProxy(self._edit)
+
+    def browse(self) -> None:
+        dialog = QtWidgets.QFileDialog
+        if self._filters & self.Dirs and not self._filters & self.Files:
+            path = dialog.getExistingDirectory(self, "Select folder", self._edit.currentText())
+        else:
+            path = dialog.getOpenFileName(self, "Open", self._edit.currentText(), ";;".join(self._name_filters))[0]
+        if path:
+            self.setCurrentPath(path)
+
+    def setCurrentPath(self, path: str) -> None:
+        self._edit.setEditText(str(path))
+
+    def addCurrentPathToHistory(self) -> None:
+        if self._edit.findText(self._edit.currentText()) < 0:
+            self._edit.addItem(self._edit.currentText())
+
+    def _set(self, name: str, value: Any) -> None:
+        setattr(self, name, value)
+
+    currentPath = Property(str, lambda self: self._edit.currentText(), setCurrentPath, notify=currentPathChanged)
+    filters = Property(int, lambda self: self._filters, lambda self, value: self._set("_filters", int(value)))
+    nameFilters = Property(
+        "QStringList", lambda self: self._name_filters, lambda self, value: self._set("_name_filters", list(value))
+    )
+    settingKey = Property(str, lambda self: self._setting_key, lambda self, value: self._set("_setting_key", value))
+    showHistoryButton = Property(bool, lambda self: False, lambda self, value: None)
+    showBrowseButton = Property(
+        bool, lambda self: not self._button.isHidden(), lambda self, value: self._button.setVisible(value)
+    )
+
+
+class ctkDirectoryButton(QtWidgets.QPushButton):
+    """A button that shows and chooses a folder."""
+
+    directoryChanged = Signal(str)
+    directorySelected = Signal(str)
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(next((a for a in arguments if isinstance(a, QtWidgets.QWidget)), None))
+        self._directory = QtCore.QDir.currentPath()
+        self.setText(self._directory)
+        self.clicked.connect(self._choose)
+
+    def _choose(self) -> None:
+        chosen = QtWidgets.QFileDialog.getExistingDirectory(self, "Select folder", self._directory)
+        if chosen:
+            self.setDirectory(chosen)
+            self.directorySelected.emit(chosen)
+
+    def setDirectory(self, directory: str) -> None:
+        directory = QtCore.QFileInfo(str(directory)).absoluteFilePath()
+        if directory != self._directory:
+            self._directory = directory
+            self.setText(directory)
+            self.directoryChanged.emit(directory)
+
+    directory = Property(str, lambda self: self._directory, setDirectory, notify=directoryChanged)
+
+
+class ctkColorPickerButton(QtWidgets.QPushButton):
+    """A button that shows and chooses a colour."""
+
+    colorChanged = Signal(QtGui.QColor)
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(next((a for a in arguments if isinstance(a, QtWidgets.QWidget)), None))
+        self._color = QtGui.QColor(Qt.GlobalColor.black)
+
+    def setColor(self, color: QtGui.QColor) -> None:
+        if color != self._color:
+            self._color = QtGui.QColor(color)
+            self.setText(self._color.name())
+            self.colorChanged.emit(self._color)
+
+    color = Property(QtGui.QColor, lambda self: self._color, setColor, notify=colorChanged)
+    displayColorName = Property(bool, lambda self: True, lambda self, value: None)
+
+
+class ctkCoordinatesWidget(QtWidgets.QWidget):
+    """Three spin boxes; the property holds the numbers with commas between."""
+
+    coordinatesChanged = Signal(object)
+
+    def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
+        super().__init__(parent)
+        layout = QtWidgets.QHBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        self._boxes = [QtWidgets.QDoubleSpinBox() for _ in range(3)]
+        for box in self._boxes:
+            box.setRange(-_UNBOUNDED, _UNBOUNDED)
+            layout.addWidget(box)
+            box.valueChanged.connect(lambda _value: self.coordinatesChanged.emit(None))
+
+    def setCoordinates(self, text: str) -> None:
+        for box, number in zip(self._boxes, text.split(","), strict=True):
+            box.setValue(float(number))
+
+    coordinates = Property(str, lambda self: ",".join(f"{box.value():g}" for box in self._boxes), setCoordinates)
+
+
+class ctkCheckablePushButton(QtWidgets.QPushButton):
+    """A push button that may carry a check box."""
+
+    checkBoxToggled = Signal(bool)
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._controls = False
+
+    def _set_controls(self, value: bool) -> None:
+        self._controls = value
+
+    checkBoxControlsButtonToggleState = Property(bool, lambda self: self._controls, _set_controls)
+
+
+class ctkMessageBox(QtWidgets.QMessageBox):
+    """A message box that could remember an answer."""
+
+    dontShowAgainSettingsKey = Property(str, lambda self: "", lambda self, value: None)
+
+
+class ctkCheckBox(QtWidgets.QCheckBox):
+    """A check box."""
+
+
+class ctkComboBox(QtWidgets.QComboBox):
+    """A combo box."""
+
+
+class ctkMenuButton(QtWidgets.QPushButton):
+    """A push button with a menu."""
+
+
+class ctkExpandButton(QtWidgets.QToolButton):
+    """A tool button that points right or left."""
+
+
+class ctkFittedTextBrowser(QtWidgets.QTextBrowser):
+    """A text browser."""
+
+
+class ctkSearchBox(QtWidgets.QLineEdit):
+    """A line edit."""
+
+
+class ctkFlowLayout(QtWidgets.QHBoxLayout):
+    """A row."""
+
+    preferredExpandingDirections = Property(int, lambda self: 0, lambda self, value: None)
+
+
+class ctkWidgetsUtils:
+    """Static helpers."""
+
+    @staticmethod
+    def grabWidget(widget: QtWidgets.QWidget) -> QtGui.QImage:
+        return widget.grab().toImage()
