@@ -148,25 +148,30 @@ def form(paths: Any, effects: Effects, carm: CArm, noise: Any, xp: Any = np) -> 
     e = effects
     x, y = _coordinates(carm, paths, xp)
     column = lambda values: values[:, None, None]  # noqa: E731
-    paths = (paths + _rods(e.rods, x, y, xp) + _arms(e.arms, x, y, xp)) * column(e.scale)
+    paths = (paths + _rods(e.rods, x, y, paths, xp) + _arms(e.arms, x, y, paths, xp)) * column(e.scale)
     primary = xp.exp(-paths / (1 + column(e.hardening) * paths))
-    primary = _smooth(primary, column(e.blur), carm, xp)
-    lit = _opening(e.collimator, x, y, xp)
+    primary = _smooth(primary, e.blur, carm, xp)
+    lit = _opening(e.collimator, x, y, paths, xp)
     primary = primary * (lit + (1 - lit) * column(e.leak))
-    mean = column((primary * lit).sum((1, 2)) / lit.sum((1, 2)))
-    scatter = column(e.scatter) * (0.5 * mean + 0.5 * _smooth(primary, column(e.scatter_width), carm, xp))
+    mean = (primary * lit).sum((1, 2)) / lit.sum((1, 2))
+    scatter = column(e.scatter * mean / 2) + column(e.scatter / 2) * _smooth(primary, e.scatter_width, carm, xp)
     total = primary + scatter
-    quanta = column(e.photons) * (carm.pixel_spacing[0] * carm.pixel_spacing[1])
-    level = mean + scatter
-    total = total + noise * (total * level / quanta) ** 0.5
-    half_x, half_y = abs(x).max(), abs(y).max()
-    total = total * xp.exp(column(e.tilt[:, 0]) * x / half_x + column(e.tilt[:, 1]) * y / half_y)
+    quanta = e.photons * (carm.pixel_spacing[0] * carm.pixel_spacing[1])
+    total = total + noise * xp.sqrt(total * column(mean * (1 + e.scatter) / quanta))
     image = -xp.log(xp.clip(total, FLOOR, None))
-    image = image + column(e.enhance) * (image - _smooth(image, column(e.enhance_width), carm, xp))
-    # The display curve bends between the image's own ends, so it stays monotonic whatever they are.
-    low, high = _ends(image, xp)
-    unit = xp.clip((image - low) / (high - low + 1e-6), 0, 1)
-    return low + (high - low) * unit ** column(e.gamma), lit > 0.5
+    image = image + column(e.tilt[:, 0]) * (x / abs(x).max()) + column(e.tilt[:, 1]) * (y / abs(y).max())
+    sharp = e.enhance > 0
+    if sharp.any():
+        some = image[sharp]
+        image[sharp] = some + column(e.enhance[sharp]) * (some - _smooth(some, e.enhance_width[sharp], carm, xp))
+    curved = e.gamma != 1
+    if curved.any():
+        # The display curve bends between the image's own ends, so it stays monotonic whatever they are.
+        some = image[curved]
+        low, high = _ends(some, xp)
+        unit = xp.clip((some - low) / (high - low + 1e-6), 0, 1)
+        image[curved] = low + (high - low) * unit ** column(e.gamma[curved])
+    return image, lit > 0.5
 
 
 def _coordinates(carm: CArm, like: Any, xp: Any) -> tuple[Any, Any]:
@@ -182,13 +187,13 @@ def _as(array: NDArray, like: Any, xp: Any) -> Any:
 
 
 def _smooth(images: Any, sigma: Any, carm: CArm, xp: Any) -> Any:
-    """Gaussian blur, each image by its own sigma in mm (n, 1, 1), as two matrix products; borders renormalised."""
+    """Gaussian blur, each image by its own sigma in mm (n,), as two matrix products; borders renormalised."""
     matrices = []
     for size, spacing in zip(carm.image_size, carm.pixel_spacing):
         distance = (np.arange(size)[:, None] - np.arange(size)[None]) * spacing
         squared = _as((distance**2).astype(np.float32)[None], images, xp)
         # A sigma far below a pixel is the identity; the floor keeps the division finite.
-        weight = xp.exp(-squared / (2 * (sigma**2 + (0.15 * spacing) ** 2)))
+        weight = xp.exp(-squared / (2 * (sigma**2 + (0.15 * spacing) ** 2))[:, None, None])
         matrices.append(weight / weight.sum(-1)[..., None])
     return matrices[0] @ images @ xp.swapaxes(matrices[1], -1, -2)
 
@@ -200,34 +205,44 @@ def _ends(images: Any, xp: Any) -> tuple[Any, Any]:
     return flat.amin(1)[:, None, None], flat.amax(1)[:, None, None]
 
 
-def _opening(collimator: Any, x: Any, y: Any, xp: Any) -> Any:
+def _opening(collimator: Any, x: Any, y: Any, like: Any, xp: Any) -> Any:
     """1 inside the collimator's opening, 0 outside, with an edge about a mm wide."""
-    cx, cy, half_x, half_y, corner, angle = (collimator[:, i, None, None] for i in range(6))
-    u = abs((x - cx) * xp.cos(angle) + (y - cy) * xp.sin(angle)) / half_x
-    v = abs((y - cy) * xp.cos(angle) - (x - cx) * xp.sin(angle)) / half_y
-    inside = 1 - (xp.clip(u, 1e-6, 10) ** corner + xp.clip(v, 1e-6, 10) ** corner) ** (1 / corner)
-    return xp.clip(0.5 + inside * 100, 0, 1)
+    lit = xp.ones_like(like)
+    used = xp.isfinite(collimator[:, 2])
+    if used.any():
+        cx, cy, half_x, half_y, corner, angle = (collimator[used, i, None, None] for i in range(6))
+        u = abs((x - cx) * xp.cos(angle) + (y - cy) * xp.sin(angle)) / half_x
+        v = abs((y - cy) * xp.cos(angle) - (x - cx) * xp.sin(angle)) / half_y
+        inside = 1 - (xp.clip(u, 1e-6, 10) ** corner + xp.clip(v, 1e-6, 10) ** corner) ** (1 / corner)
+        lit[used] = xp.clip(0.5 + inside * 100, 0, 1)
+    return lit
 
 
-def _rods(rods: Any, x: Any, y: Any, xp: Any) -> Any:
+def _rods(rods: Any, x: Any, y: Any, like: Any, xp: Any) -> Any:
     """Line integrals through straight round rods, summed over each image's."""
-    total = 0 * (x + y)
+    total = xp.zeros_like(like)
     for one in range(rods.shape[1]):
-        x0, y0, x1, y1, radius, amount = (rods[:, one, i, None, None] for i in range(6))
+        used = rods[:, one, 4] > 0
+        if not used.any():
+            continue
+        x0, y0, x1, y1, radius, amount = (rods[used, one, i, None, None] for i in range(6))
         dx, dy = x1 - x0, y1 - y0
         along = xp.clip(((x - x0) * dx + (y - y0) * dy) / (dx * dx + dy * dy), 0, 1)
         squared = (x - x0 - along * dx) ** 2 + (y - y0 - along * dy) ** 2
-        total = total + amount * xp.clip(1 - squared / (radius**2 + 1e-9), 0, None) ** 0.5 * (radius > 0)
+        total[used] += amount * xp.sqrt(xp.clip(1 - squared / radius**2, 0, None))
     return total
 
 
-def _arms(arms: Any, x: Any, y: Any, xp: Any) -> Any:
+def _arms(arms: Any, x: Any, y: Any, like: Any, xp: Any) -> Any:
     """Line integrals through long bands with a round cross-section and a denser core."""
-    total = 0 * (x + y)
+    total = xp.zeros_like(like)
     for one in range(arms.shape[1]):
-        px, py, angle, radius, core, amount = (arms[:, one, i, None, None] for i in range(6))
+        used = arms[:, one, 5] > 0
+        if not used.any():
+            continue
+        px, py, angle, radius, core, amount = (arms[used, one, i, None, None] for i in range(6))
         squared = ((y - py) * xp.cos(angle) - (x - px) * xp.sin(angle)) ** 2
-        soft = xp.clip(1 - squared / radius**2, 0, None) ** 0.5
-        hard = xp.clip(1 - squared / (core**2 + 1e-9), 0, None) ** 0.5 * core / radius
-        total = total + amount * (soft + 1.5 * hard)
+        soft = xp.sqrt(xp.clip(1 - squared / radius**2, 0, None))
+        hard = xp.sqrt(xp.clip(1 - squared / (core**2 + 1e-9), 0, None)) * core / radius
+        total[used] += amount * (soft + 1.5 * hard)
     return total

@@ -147,7 +147,7 @@ def basic_mask(
     blank = intensity != "attenuation" and (stored.dtype.kind in "iu" or intensity == "transmission")
     aperture = find_aperture(stored) if blank else None
     if aperture is not None:
-        mask &= eroded(aperture.inside, max(1, round(min(rows, columns) / 256)))
+        mask &= eroded(aperture.inside, max(1, round(min(rows, columns) / 128)))
         if aperture.circle:
             notes.append(
                 f"Only the round field was used ({2 * aperture.circle[2]:.0f} pixels across). If it comes from an image "
