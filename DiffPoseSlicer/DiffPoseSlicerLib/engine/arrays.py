@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +48,7 @@ class ArrayFolder:
         """
         name = reference["npy"] if is_reference(reference) else None
         if not isinstance(name, str) or not _NAME.fullmatch(name):
-            raise InputError(
-                'An array is expected here, as {"npy": "NAME.npy"} in the folder that hello named.'
-            )
+            raise InputError('An array is expected here, as {"npy": "NAME.npy"} in the folder that hello named.')
         return self.folder / name
 
     def load(self, reference: Any) -> NDArray[Any]:
@@ -64,16 +63,12 @@ class ArrayFolder:
         except FileNotFoundError:
             raise InputError(f"The array {path.name} does not exist.") from None
         except (OSError, ValueError, EOFError):
-            raise InputError(
-                f"The array {path.name} cannot be read: it is damaged or no .npy file."
-            ) from None
+            raise InputError(f"The array {path.name} cannot be read: it is damaged or no .npy file.") from None
 
     def remove(self, reference: Any) -> None:
         """Delete the file a reference names; nothing happens where it is gone."""
-        try:
+        with suppress(OSError):  # on Windows while somebody reads it: it goes with the folder
             self.path(reference).unlink(missing_ok=True)
-        except OSError:  # on Windows while somebody reads it: it goes with the folder
-            pass
 
     def pack(self, value: Any, made: list[dict[str, str]] | None = None) -> Any:
         """A copy of `value` in which arrays have become files and references; `made` collects these."""
@@ -104,9 +99,7 @@ class ArrayFolder:
         """Delete the arrays, and the folder with them where nothing else is in it."""
         if not self.folder.name.startswith(FOLDER_PREFIX):
             return
-        try:
+        with suppress(OSError):
             for path in self.folder.glob("*.npy"):
                 path.unlink(missing_ok=True)
             self.folder.rmdir()
-        except OSError:
-            pass

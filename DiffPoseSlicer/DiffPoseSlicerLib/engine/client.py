@@ -14,21 +14,15 @@ import os
 import tempfile
 from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from .. import __version__
 from ..errors import Cancelled, InputError
 from .arrays import FOLDER_PREFIX, ArrayFolder
-from .protocol import (
-    VERSION,
-    Error,
-    Progress,
-    ProtocolError,
-    Request,
-    decode_reply,
-    encode,
-)
+from .protocol import VERSION, Error, Progress, ProtocolError, Request, decode_reply, encode
 from .transport import SubprocessTransport, Transport
 
 # Requests whose result names what they loaded, under this key; later requests refer to it by the same key.
@@ -86,9 +80,7 @@ class EngineClient:
     def arrays(self) -> ArrayFolder:
         """The folder arrays travel in; made on first use."""
         if self._arrays is None:
-            self._folder = tempfile.TemporaryDirectory(
-                prefix=FOLDER_PREFIX, ignore_cleanup_errors=True
-            )
+            self._folder = tempfile.TemporaryDirectory(prefix=FOLDER_PREFIX, ignore_cleanup_errors=True)
             self._arrays = ArrayFolder(self._folder.name, "c")
         return self._arrays
 
@@ -99,14 +91,7 @@ class EngineClient:
 
     def loaded(self, key: str) -> str | None:
         """What a "load_ct" with this `key` of the caller's gave, if there was one: no need to send it again."""
-        return next(
-            (
-                found
-                for found, (_, params) in self._loads.items()
-                if params.get("key") == key
-            ),
-            None,
-        )
+        return next((found for found, (_, params) in self._loads.items() if params.get("key") == key), None)
 
     @property
     def log_tail(self) -> str:
@@ -159,10 +144,7 @@ class EngineClient:
                 while self._lines:
                     self._dispatch(self._lines.popleft())
                 hint = " (perhaps for want of memory)" if status == -9 else ""
-                self._ended(
-                    self._start_failure
-                    or f"stopped unexpectedly (exit status {status}){hint}"
-                )
+                self._ended(self._start_failure or f"stopped unexpectedly (exit status {status}){hint}")
         return self.busy
 
     def call(
@@ -180,13 +162,7 @@ class EngineClient:
             InputError, Cancelled, EngineStopped, EngineError.
         """
         outcome: list[dict[str, Any] | Exception] = []
-        id = self.submit(
-            method,
-            params,
-            on_progress=on_progress,
-            on_result=outcome.append,
-            on_error=outcome.append,
-        )
+        id = self.submit(method, params, on_progress=on_progress, on_result=outcome.append, on_error=outcome.append)
         try:
             self.poll()
             while not outcome:
@@ -243,28 +219,20 @@ class EngineClient:
 
     def _ensure_loaded(self, params: dict[str, Any]) -> None:
         start = params.get("start")
-        for key in (
-            params.get("ct"),
-            start.get("model") if isinstance(start, dict) else None,
-        ):
+        for key in (params.get("ct"), start.get("model") if isinstance(start, dict) else None):
             if isinstance(key, str) and key in self._loads and key not in self._held:
                 method, load = self._loads[key]
                 self._held.add(key)
-                self._send(
-                    _Pending(
-                        method,
-                        load,
-                        on_error=lambda _, key=key: self._held.discard(key),
-                    )
-                )
+                self._send(_Pending(method, load, on_error=partial(self._lost, key)))
+
+    def _lost(self, key: str, _: Exception) -> None:
+        self._held.discard(key)
 
     def _send(self, pending: _Pending) -> int:
         id, self._next_id = self._next_id, self._next_id + 1
         self._pending[id] = pending
-        try:
+        with suppress(OSError):  # the next poll sees that the worker has ended, and why
             self._transport.write(encode(Request(id, pending.method, pending.params)))
-        except OSError:
-            pass  # the next poll sees that the worker has ended, and why
         return id
 
     def _take(self) -> None:
@@ -292,10 +260,7 @@ class EngineClient:
             return
         result = self.arrays.unpack(reply.result)
         if pending.method in _LOADS:
-            self._loads[result[_LOADS[pending.method]]] = (
-                pending.method,
-                pending.params,
-            )
+            self._loads[result[_LOADS[pending.method]]] = (pending.method, pending.params)
             self._held = set(result["held"])
         if pending.on_result:
             pending.on_result(result)
@@ -316,12 +281,7 @@ class EngineClient:
     def _ended(self, how: str) -> None:
         self._running = False
         self._held.clear()
-        self._fail_all(
-            EngineStopped(
-                f"The engine {how.rstrip('.')}. The next request starts it again.",
-                self.log_tail,
-            )
-        )
+        self._fail_all(EngineStopped(f"The engine {how.rstrip('.')}. The next request starts it again.", self.log_tail))
 
     def _fail_all(self, error: Exception) -> None:
         failed = [self._finish(id) for id in list(self._pending)]

@@ -21,9 +21,7 @@ def engine_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
     An interpreter other than Slicer's own wants the environment Slicer was started in as `base`, not Slicer's.
     """
     env = dict(os.environ if base is None else base)
-    env["PYTHONPATH"] = os.pathsep.join(
-        part for part in (str(_PACKAGE.parent), env.get("PYTHONPATH")) if part
-    )
+    env["PYTHONPATH"] = os.pathsep.join(part for part in (str(_PACKAGE.parent), env.get("PYTHONPATH")) if part)
     # Nothing in the current folder may stand in for a package (Python 3.11 and later listen to this).
     env["PYTHONSAFEPATH"] = "1"
     env["PYTHONUNBUFFERED"] = "1"

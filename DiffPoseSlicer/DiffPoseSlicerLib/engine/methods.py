@@ -69,9 +69,7 @@ class WarmCT:
         if device not in self._registrars:
             self._registrars[device] = Registrar(self.ct, device)
         registrar = self._registrars[device]
-        registrar.center = np.asarray(
-            self.ct.center if center is None else center, float
-        )
+        registrar.center = np.asarray(self.ct.center if center is None else center, float)
         return registrar
 
 
@@ -86,11 +84,7 @@ class Engine:
         self._keys: dict[str, str] = {}
 
     def handle(
-        self,
-        method: str,
-        params: Params,
-        on_progress: Callable[[Params], None],
-        cancel: Callable[[], bool],
+        self, method: str, params: Params, on_progress: Callable[[Params], None], cancel: Callable[[], bool]
     ) -> Params:
         """Answer one request. Raises InputError, Cancelled, or anything else for a defect."""
         if method == "register":
@@ -115,9 +109,7 @@ class Engine:
     def arrays(self) -> ArrayFolder:
         """The folder arrays travel in."""
         if self._arrays is None:
-            raise InputError(
-                "The first request must be hello, naming the folder that arrays travel in."
-            )
+            raise InputError("The first request must be hello, naming the folder that arrays travel in.")
         return self._arrays
 
     def _hello(self, params: Params) -> Params:
@@ -130,12 +122,7 @@ class Engine:
         if not folder.is_dir():
             raise InputError(f"The folder {folder.name} for arrays does not exist.")
         self._arrays = ArrayFolder(folder, "w")
-        return {
-            "version": VERSION,
-            "product": __version__,
-            "pid": os.getpid(),
-            "python": sys.version.split()[0],
-        }
+        return {"version": VERSION, "product": __version__, "pid": os.getpid(), "python": sys.version.split()[0]}
 
     def _doctor(self, params: Params) -> Params:
         from .doctor import machine
@@ -152,21 +139,12 @@ class Engine:
                 ct = CTVolume.read(text(params, "path"))
             else:
                 slabs = [self.arrays.load(slab) for slab in _slabs(params)]
-                if any(
-                    slab.ndim != 3 or slab.shape[1:] != slabs[0].shape[1:]
-                    for slab in slabs
-                ):
+                if any(slab.ndim != 3 or slab.shape[1:] != slabs[0].shape[1:] for slab in slabs):
                     raise InputError(
                         "The slabs of the CT do not fit together: each must be [k, j, i] of the same j, i."
                     )
-                ct = CTVolume.from_array(
-                    np.concatenate(slabs),
-                    params.get("affine"),
-                    str(params.get("name", "")),
-                )
-            warm = self._cts.get(ct.fingerprint) or self._cts.put(
-                ct.fingerprint, WarmCT(ct)
-            )
+                ct = CTVolume.from_array(np.concatenate(slabs), params.get("affine", ()), str(params.get("name", "")))
+            warm = self._cts.get(ct.fingerprint) or self._cts.put(ct.fingerprint, WarmCT(ct))
             self._keys[asked] = ct.fingerprint
         ct = warm.ct
         return {
@@ -208,28 +186,15 @@ class Engine:
             **({} if jacobian is None else {"jacobian": self.arrays.save(jacobian)}),
         }
 
-    def _register(
-        self,
-        params: Params,
-        on_progress: Callable[[Params], None],
-        cancel: Callable[[], bool],
-    ) -> Params:
+    def _register(self, params: Params, on_progress: Callable[[Params], None], cancel: Callable[[], bool]) -> Params:
         from ..registration.register import register
 
         warm = self._ct(params)
         xrays = params.get("xrays")
         if not isinstance(xrays, list) or not xrays:
             raise InputError("The request lacks 'xrays', a list of at least one X-ray.")
-        center = (
-            numbers(params, "center", 3, "request")
-            if params.get("center") is not None
-            else None
-        )
-        options: Params = {
-            key: params[key]
-            for key in ("view", "lao_rao", "cran_caud", "budget")
-            if key in params
-        }
+        center = numbers(params, "center", 3, "request") if params.get("center") is not None else None
+        options: Params = {key: params[key] for key in ("view", "lao_rao", "cran_caud", "budget") if key in params}
         options |= {
             key: numbers(params, key, 3, "request")
             for key in ("rotation", "translation")
@@ -260,19 +225,13 @@ class Engine:
             if model is None:
                 raise InputError("The model is not loaded; send load_model first.")
             return model
-        raise InputError(
-            'The start is not understood: give a word, {"poses": ...} or {"model": key}.'
-        )
+        raise InputError('The start is not understood: give a word, {"poses": ...} or {"model": key}.')
 
     def _xray(self, item: Any) -> XrayImage:
         from ..imaging.xray import XrayImage
 
-        if not isinstance(item, dict) or not (
-            "path" in item or is_reference(item.get("pixels"))
-        ):
-            raise InputError(
-                'An X-ray is {"path": ...} or {"pixels": {"npy": ...}, "carm": {...}}.'
-            )
+        if not isinstance(item, dict) or not ("path" in item or is_reference(item.get("pixels"))):
+            raise InputError('An X-ray is {"path": ...} or {"pixels": {"npy": ...}, "carm": {...}}.')
         carm = _carm(item) if item.get("carm") is not None else None
         if "path" in item:
             return XrayImage.read(text(item, "path"), carm)
@@ -327,9 +286,7 @@ def _device(params: Params) -> str:
 def _slabs(params: Params) -> list[Any]:
     slabs = params.get("slabs")
     if not isinstance(slabs, list) or not slabs:
-        raise InputError(
-            "A CT is loaded from 'path', or from 'slabs' (arrays along k) and 'affine'."
-        )
+        raise InputError("A CT is loaded from 'path', or from 'slabs' (arrays along k) and 'affine'.")
     return slabs
 
 

@@ -23,16 +23,7 @@ import numpy as np
 # Changes whenever a message changes its meaning; client and worker must have the same.
 VERSION = 1
 
-METHODS = (
-    "hello",
-    "doctor",
-    "load_ct",
-    "load_model",
-    "render",
-    "register",
-    "cancel",
-    "shutdown",
-)
+METHODS = ("hello", "doctor", "load_ct", "load_model", "render", "register", "cancel", "shutdown")
 ERROR_KINDS = ("input", "defect", "cancelled")
 
 
@@ -116,12 +107,7 @@ def plain(value: Any) -> Any:
 
 def encode(message: Request | Reply) -> bytes:
     """One line of ASCII, newline included."""
-    return (
-        json.dumps(
-            plain(message.to_json()), separators=(",", ":"), allow_nan=False
-        ).encode("ascii")
-        + b"\n"
-    )
+    return json.dumps(plain(message.to_json()), separators=(",", ":"), allow_nan=False).encode("ascii") + b"\n"
 
 
 def _object(line: bytes) -> dict[str, Any]:
@@ -130,9 +116,7 @@ def _object(line: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         raise ProtocolError("The line is not JSON.") from None
     if not isinstance(data, dict):
-        raise ProtocolError(
-            f"The line holds a JSON {type(data).__name__}, where an object is expected."
-        )
+        raise ProtocolError(f"The line holds a JSON {type(data).__name__}, where an object is expected.")
     return data
 
 
@@ -153,14 +137,9 @@ def decode_request(line: bytes) -> Request:
     id = _id(data)
     method, params = data.get("method"), data.get("params", {})
     if not isinstance(method, str) or method not in METHODS:
-        raise ProtocolError(
-            f"The method {method!r} does not exist; there are {', '.join(METHODS)}.", id
-        )
+        raise ProtocolError(f"The method {method!r} does not exist; there are {', '.join(METHODS)}.", id)
     if not isinstance(params, dict):
-        raise ProtocolError(
-            f"The params are a JSON {type(params).__name__}, where an object is expected.",
-            id,
-        )
+        raise ProtocolError(f"The params are a JSON {type(params).__name__}, where an object is expected.", id)
     return Request(id, method, params)
 
 
@@ -172,16 +151,8 @@ def decode_reply(line: bytes) -> Reply:
     """
     data = _object(line)
     error = data.get("error")
-    if (
-        isinstance(error, dict)
-        and error.get("kind") in ERROR_KINDS
-        and isinstance(error.get("message"), str)
-    ):
-        return Error(
-            None if data.get("id") is None else _id(data),
-            error["kind"],
-            error["message"],
-        )
+    if isinstance(error, dict) and error.get("kind") in ERROR_KINDS and isinstance(error.get("message"), str):
+        return Error(None if data.get("id") is None else _id(data), error["kind"], error["message"])
     id = _id(data)
     if isinstance(data.get("result"), dict):
         return Result(id, data["result"])

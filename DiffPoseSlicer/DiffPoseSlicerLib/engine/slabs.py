@@ -29,21 +29,14 @@ class SlabWriter:
     """
 
     def __init__(
-        self,
-        arrays: ArrayFolder,
-        hu: NDArray[Any],
-        affine: ArrayLike,
-        name: str = "",
-        slab_bytes: int = _SLAB_BYTES,
+        self, arrays: ArrayFolder, hu: NDArray[Any], affine: ArrayLike, name: str = "", slab_bytes: int = _SLAB_BYTES
     ) -> None:
         self._arrays, self._hu, self._name = arrays, hu, name
         self._affine = np.asarray(affine, float)
         self._thickness = max(1, slab_bytes // max(1, hu[:1].nbytes))
         self._slabs: list[dict[str, str]] = []
         self._done = 0
-        self._digest = hashlib.sha256(
-            repr((hu.shape, hu.dtype.str, self._affine.tolist())).encode()
-        )
+        self._digest = hashlib.sha256(repr((hu.shape, hu.dtype.str, self._affine.tolist())).encode())
 
     @property
     def fraction(self) -> float:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import IO, Protocol
 
 from .launch import engine_command, engine_environment
@@ -80,10 +80,7 @@ class SubprocessTransport:
     """
 
     def __init__(
-        self,
-        python: str | None = None,
-        env: Mapping[str, str] | None = None,
-        command: Sequence[str] | None = None,
+        self, python: str | None = None, env: Mapping[str, str] | None = None, command: Sequence[str] | None = None
     ) -> None:
         self._command = list(command) if command else engine_command(python)
         self._env = env
@@ -102,7 +99,7 @@ class SubprocessTransport:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=engine_environment(self._env),
-            creationflags=subprocess.CREATE_NO_WINDOW if sys.platform == "win32" else 0,
+            creationflags=getattr(subprocess, "CREATE_NO_WINDOW", 0),  # Windows: no console window
         )
         assert self._process.stdout and self._process.stderr
         self._something = threading.Condition()
@@ -144,11 +141,9 @@ class SubprocessTransport:
     def stop(self, grace: float) -> None:
         if self._process is None:
             return
-        try:
+        with suppress(OSError):
             if self._process.stdin:
                 self._process.stdin.close()
-        except OSError:
-            pass
         try:
             self._process.wait(grace)
         except subprocess.TimeoutExpired:

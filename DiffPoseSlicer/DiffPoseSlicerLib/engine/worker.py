@@ -16,16 +16,7 @@ import traceback
 from typing import IO, TYPE_CHECKING
 
 from ..errors import Cancelled, InputError
-from .protocol import (
-    Error,
-    Progress,
-    ProtocolError,
-    Reply,
-    Request,
-    Result,
-    decode_request,
-    encode,
-)
+from .protocol import Error, Progress, ProtocolError, Reply, Request, Result, decode_request, encode
 
 if TYPE_CHECKING:
     from .methods import Engine
@@ -48,9 +39,7 @@ class Inbox:
     """Requests as they come, read in a thread so that a cancellation is seen while the main thread computes."""
 
     def __init__(self, stream: IO[bytes]) -> None:
-        self._queue: queue.SimpleQueue[Request | ProtocolError | None] = (
-            queue.SimpleQueue()
-        )
+        self._queue: queue.SimpleQueue[Request | ProtocolError | None] = queue.SimpleQueue()
         self._cancelled: set[int] = set()
         self._closed = False
         threading.Thread(target=self._read, args=(stream,), daemon=True).start()
@@ -128,19 +117,13 @@ def answer(engine: Engine, request: Request, inbox: Inbox, send: Sender) -> Repl
         raise
     except Exception as error:
         traceback.print_exc()
-        return Error(
-            request.id,
-            "defect",
-            f"Defect in {request.method}: {type(error).__name__}: {error}",
-        )
+        return Error(request.id, "defect", f"Defect in {request.method}: {type(error).__name__}: {error}")
 
 
 def main() -> int:
     """Serve until stdin ends or "shutdown" comes."""
     requests, replies = claim_streams()
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is for the client, which cancels
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the client, which cancels
     from .methods import Engine
 
     engine, inbox, send = Engine(), Inbox(requests), Sender(replies)

@@ -1,0 +1,140 @@
+"""Find the pose of one or several X-rays relative to a CT."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..errors import InputError
+from . import options
+from .progress import ProgressLine
+
+if TYPE_CHECKING:
+    from ..imaging.ct import CTVolume
+    from ..imaging.xray import XrayImage
+    from ..registration.result import Progress, RegistrationResult
+
+_STARTS = "model:JOBDIR, pose:FILE, search, dicom or landmarks:FILE"
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("ct", metavar="CT", help="NIfTI, NRRD or MetaImage file, or a DICOM folder")
+    parser.add_argument("xrays", metavar="XRAY", nargs="+", help="DICOM, PNG, TIFF, NIfTI, NRRD or .npy")
+    parser.add_argument(
+        "--carm",
+        nargs="+",
+        action="extend",
+        metavar="F",
+        help="carm.json: one for all X-rays, or one for each in order",
+    )
+    parser.add_argument("--start", default="search", metavar="S", help=f"{_STARTS} (default search)")
+    options.add_view(parser, default=None)
+    options.add_range(parser, None, None)
+    parser.add_argument("-o", "--output", required=True, metavar="F", help="result.json")
+    parser.add_argument("--overlay", metavar="PNG", help="write the X-rays with the edges of the rendered ones")
+    options.add_device(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Register, write the result, say it in a line."""
+    from ..registration.register import register
+
+    target = options.output_file(args.output, (".json",))
+    overlay = options.output_file(args.overlay, (".png",)) if args.overlay else None
+    kind, file = _split_start(args.start)
+    xrays = read_xrays(args.xrays, args.carm)
+    start = _start(kind, file)
+    ct = options.read_ct(args.ct)
+    given = {"view": args.view, "rotation": args.rotation, "translation": args.translation}
+    center = args.center if args.center is not None else getattr(start, "center", None)
+    with ProgressLine() as line:
+        result = register(
+            ct,
+            xrays,
+            start,
+            lao_rao=args.lao_rao,
+            cran_caud=args.cran_caud,
+            center=center,
+            device=args.device,
+            on_progress=lambda step: line(_words(step)),
+            **{key: value for key, value in given.items() if value is not None},
+        )
+    result.write(target)
+    if overlay:
+        write_overlay(overlay, ct, xrays, result, args.device)
+    print(summary(result))
+
+
+def summary(result: RegistrationResult) -> str:
+    """A result in one line."""
+    similarity = ", ".join(f"{value:.3f}" for value in result.similarities)
+    trust = result.trust
+    verdict = "trusted" if trust.trusted else "not trusted"
+    why = f": {'; '.join(trust.reasons)}" if trust.reasons else ""
+    return f"similarity {similarity} after {result.iterations} iterations, {result.seconds:.2f} s; {verdict}{why}"
+
+
+def read_xrays(files: list[str], carm_files: list[str] | None) -> list[XrayImage]:
+    """The X-rays with their geometry.
+
+    Raises:
+        InputError: a file is wrong, or the numbers of files do not fit.
+    """
+    from ..geometry.carm import CArm
+    from ..imaging.xray import XrayImage
+
+    carms: list[CArm | None] = [CArm.read(file) for file in carm_files or []] or [None]
+    if len(carms) not in (1, len(files)):
+        raise InputError(
+            f"There are {len(files)} X-rays and {len(carms)} C-arm files: give one, or one for each X-ray."
+        )
+    return [XrayImage.read(f, c) for f, c in zip(files, carms * (len(files) // len(carms)), strict=True)]
+
+
+def write_overlay(path: Path, ct: CTVolume, xrays: list[XrayImage], result: RegistrationResult, device: str) -> None:
+    """Write the X-rays, side by side, each with the edges of what is rendered at its pose."""
+    from ..evaluation.images import write_pixels
+    from ..evaluation.overlay import overlay_image
+    from ..rendering.renderer import render
+
+    pictures = [
+        overlay_image(xray.pixels, render(ct, xray.carm, pose, device=device))
+        for xray, pose in zip(xrays, result.poses, strict=True)
+    ]
+    height = max(len(picture) for picture in pictures)
+    padded = [np.pad(picture, ((0, height - len(picture)), (0, 0), (0, 0))) for picture in pictures]
+    write_pixels(path, np.concatenate(padded, axis=1))
+
+
+def _split_start(text: str) -> tuple[str, str]:
+    kind, colon, file = text.partition(":")
+    needs_file = kind in ("model", "pose", "landmarks")
+    if (
+        kind not in ("model", "pose", "landmarks", "search", "dicom")
+        or bool(file) != needs_file
+        or (colon and not needs_file)
+    ):
+        raise InputError(f"--start is {text!r}; use {_STARTS}.")
+    if kind in ("dicom", "landmarks"):
+        raise InputError(f"Starting from {kind} is not available yet; use model:JOBDIR, pose:FILE or search.")
+    return kind, file
+
+
+def _start(kind: str, file: str) -> Any:
+    if kind == "pose":
+        from ..geometry.pose import read_poses
+
+        return read_poses(file)
+    if kind == "model":
+        from ..pretraining.model import PoseModel
+
+        return PoseModel.load(file)
+    return kind
+
+
+def _words(step: Progress) -> str:
+    return f"level {step.level + 1}, iteration {step.iteration}: similarity {step.similarity:.4f}, {step.seconds:.1f} s"

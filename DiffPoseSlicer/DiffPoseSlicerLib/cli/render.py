@@ -1,0 +1,33 @@
+"""Render one synthetic X-ray (DRR) of a CT: line integrals, bone bright."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..errors import InputError
+from ..evaluation.images import ENDINGS, write_line_integrals
+from . import options
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("ct", metavar="CT", help="NIfTI, NRRD or MetaImage file, or a DICOM folder")
+    parser.add_argument("--carm", required=True, metavar="F", help="carm.json")
+    parser.add_argument("--pose", required=True, metavar="F", help="pose.json, or a result or truth file")
+    parser.add_argument("-o", "--output", required=True, metavar="IMG", help=f"the image: {', '.join(ENDINGS)}")
+    options.add_device(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Render and write."""
+    from ..geometry.carm import CArm
+    from ..geometry.pose import Pose
+    from ..imaging.orientation import stored_spacing, to_stored
+    from ..rendering.renderer import render
+
+    if args.output.lower().endswith(".dcm"):
+        raise InputError("Writing DICOM is not available yet; use .npy, .nii.gz or .png.")
+    target = options.output_file(args.output, ENDINGS)
+    carm, pose = CArm.read(args.carm), Pose.read(args.pose)
+    image = render(options.read_ct(args.ct), carm, pose, device=args.device)
+    write_line_integrals(target, to_stored(image, carm), stored_spacing(carm))

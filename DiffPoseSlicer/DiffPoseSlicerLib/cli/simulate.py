@@ -1,0 +1,61 @@
+"""Simulate fluoroscopies of a CT at random poses, with the true pose of each."""
+
+from __future__ import annotations
+
+import argparse
+
+from ..errors import InputError
+from . import options
+from .progress import ProgressLine
+
+FORMATS = ("png", "tiff")
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """The command's options."""
+    parser.add_argument("ct", metavar="CT", help="NIfTI, NRRD or MetaImage file, or a DICOM folder")
+    parser.add_argument("--carm", required=True, metavar="F", help="carm.json")
+    options.add_view(parser)
+    options.add_range(parser)
+    parser.add_argument("-n", type=options.count, default=20, metavar="N", help="how many (default 20)")
+    parser.add_argument("--seed", type=options.seed, default=0, metavar="S", help="which poses and noise (default 0)")
+    parser.add_argument(
+        "--photons", type=float, default=2e4, metavar="P", help="photons a pixel in air (default 20000)"
+    )
+    parser.add_argument("--scatter", type=float, default=0.3, metavar="S", help="scatter to primary (default 0.3)")
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the images, 16 bits (default png)")
+    parser.add_argument("-o", "--output", required=True, metavar="DIR", help="a new or empty folder")
+    options.add_device(parser)
+
+
+def run(args: argparse.Namespace) -> None:
+    """Simulate and write."""
+    from ..evaluation.simulate import simulate, write_simulated
+    from ..evaluation.stress import Exposure
+    from ..geometry.carm import CArm
+
+    if not 1 <= args.photons <= 1e12:
+        raise InputError(f"--photons is {args.photons:g}; give the photons a pixel gets in air, such as 20000.")
+    if not 0 <= args.scatter <= 100:
+        raise InputError(
+            f"--scatter is {args.scatter:g}; give the ratio of scattered to primary radiation, such as 0.3."
+        )
+    carm, ct = CArm.read(args.carm), options.read_ct(args.ct)
+    images = simulate(
+        ct,
+        carm,
+        args.view,
+        lao_rao=args.lao_rao,
+        cran_caud=args.cran_caud,
+        rotation=args.rotation,
+        translation=args.translation,
+        center=args.center,
+        n=args.n,
+        seed=args.seed,
+        exposure=Exposure(photons=args.photons, scatter=args.scatter),
+        device=args.device,
+    )
+    folder = options.output_folder(args.output)
+    with ProgressLine() as line:
+        for done, _ in enumerate(write_simulated(images, folder, f".{args.format}"), 1):
+            line(f"{done} of {args.n} images simulated")
