@@ -74,6 +74,8 @@ def _read(file: Any, path: Path, what: str) -> tuple[NDArray[Any], NDArray[np.fl
         return struct.unpack_from(order + code, header, offset)
 
     dim = get("dim")
+    if dim[0] == 2:  # one image
+        dim = (3, *dim[1:3], 1, *dim[4:])
     if not 3 <= dim[0] <= 7 or any(n > 1 for n in dim[4 : dim[0] + 1]) or min(dim[1:4]) < 1:
         raise InputError(
             f"The {what} {path.name} has dimensions {list(dim[1 : max(dim[0], 0) + 1])}: one volume is needed."

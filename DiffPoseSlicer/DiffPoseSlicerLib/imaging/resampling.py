@@ -9,15 +9,22 @@ from numpy.typing import NDArray
 
 
 def weights(old: int, new: int) -> NDArray[np.float32]:
-    """(new, old) row-stochastic matrix: the mean over the area of each new pixel, or linear between pixels if finer."""
-    if new <= old:
-        edges = np.linspace(0, old, new + 1)
-        pixel = np.arange(old)
-        overlap = np.minimum(edges[1:, None], pixel + 1) - np.maximum(edges[:-1, None], pixel)
-        matrix = overlap.clip(0)
+    """(new, old) row-stochastic matrix.
+
+    A whole number of pixels is averaged; otherwise the line through the pixels is, over the new pixel's width, which
+    keeps ramps in place where a sum of whole and cut pixels would not. Finer: linear between pixels.
+    """
+    pixel = np.arange(old)
+    edges = np.linspace(0, old, new + 1)[:, None] - 0.5  # of the new pixels, in old ones
+    if old % new == 0:
+        matrix = (np.minimum(edges[1:], pixel + 0.5) - np.maximum(edges[:-1], pixel - 0.5)).clip(0)
+    elif new < old:
+        offset = (edges - pixel).clip(-1, 1)
+        integral = np.where(offset < 0, (offset + 1) ** 2 / 2, 1 - (1 - offset) ** 2 / 2)  # of the hat function
+        matrix = integral[1:] - integral[:-1]
     else:
         position = ((np.arange(new) + 0.5) * old / new - 0.5).clip(0, old - 1)
-        matrix = (1 - abs(position[:, None] - np.arange(old))).clip(0)
+        matrix = (1 - abs(position[:, None] - pixel)).clip(0)
     return (matrix / matrix.sum(1, keepdims=True)).astype(np.float32)
 
 
