@@ -32,12 +32,16 @@ BENCH_VENV = ROOT / ".venv-bench"
 REQUIREMENTS = ROOT / "Testing" / "requirements.txt"
 BENCHMARKS = ROOT / "Testing" / "Benchmarks"
 STAMP = "diffposeslicer.json"
+VENV_OPTIONS: list[str] = []  # the tests leave pip out
 # Slicer's libraries (slicer-core) come for these.
 PYTHONS = ((3, 10), (3, 13))
 # The line pytest closes with: "=== 3 failed, 120 passed in 65.43s (0:01:05) ===", with or without the rulers.
 SUMMARY = re.compile(
     r"^=* ?(no tests ran|\d+ (passed|failed|errors?|skipped|xfailed|xpassed|deselected|warnings?)\b).* in "
 )
+
+# What pip says where there is no network.
+OFFLINE = re.compile(r"NewConnectionError|NameResolution|Temporary failure|Connection (broken|refused)|versions: none")
 
 
 class Failed(Exception):
@@ -114,7 +118,9 @@ def ensure_environment(venv: Path = VENV, requirements: Path = REQUIREMENTS, bel
         shutil.rmtree(venv)
     if not venv.exists():
         say(f"Making a virtual environment in {venv.name} with Python {version}.")
-        make = subprocess.run([base, "-m", "venv", str(venv)], capture_output=True, text=True, check=False)
+        make = subprocess.run(
+            [base, "-m", "venv", *VENV_OPTIONS, str(venv)], capture_output=True, text=True, check=False
+        )
         if make.returncode:
             shutil.rmtree(venv, ignore_errors=True)
             hint = (
@@ -131,27 +137,20 @@ def ensure_environment(venv: Path = VENV, requirements: Path = REQUIREMENTS, bel
 
 
 def install(python: Path, requirements: Path, name: str) -> None:
-    command = [str(python), "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
-    process = subprocess.Popen(
-        [*command, "-r", str(requirements)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-        env=environment(),
-    )
-    lines = []
-    assert process.stdout is not None
-    for line in process.stdout:
-        lines.append(line.rstrip())
+    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
+    lines: list[str] = []
+
+    def show(line: str) -> None:
+        lines.append(line)
         if line.startswith(("Collecting ", "Installing collected", "Successfully")):
-            print("  " + (line[:110].rstrip() + " ..." if len(line) > 114 else line.rstrip()), flush=True)
-    if process.wait():
+            print("  " + (line[:110].rstrip() + " ..." if len(line) > 114 else line), flush=True)
+
+    if stream([*command, "-r", requirements], show):
         print("\n".join(lines[-25:]), flush=True)
         log = "\n".join(lines)
         if re.search(
-            r"NewConnectionError|NameResolution|Temporary failure|Connection (broken|refused)|from versions: none", log
+            r"NewConnectionError|NameResolution|Temporary failure|Connection (broken|refused)|no index|from versions: none",
+            log,
         ):
             raise Failed(
                 f"The packages in {name} could not be fetched: this computer seems to be offline. Connect it to the "
@@ -189,6 +188,24 @@ def run(command: Sequence[str | Path], **extra: str) -> int:
     return 128 - status if status < 0 else status
 
 
+def stream(command: Sequence[str | Path], line: Callable[[str], object], **extra: str) -> int:
+    """As `run`, but with every line that the command prints handed to `line` as it comes."""
+    with subprocess.Popen(
+        [str(word) for word in command],
+        cwd=ROOT,
+        env=environment(**extra),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+    ) as process:
+        assert process.stdout is not None
+        for text in process.stdout:
+            line(text.rstrip("\r\n"))
+    return 128 - process.returncode if process.returncode < 0 else process.returncode
+
+
 # --- The tasks -------------------------------------------------------------------------------------------------------
 
 
@@ -215,21 +232,12 @@ def lint(_: list[str]) -> int:
     """Formatting, common errors, types, and the arrows between the layers."""
     python, failed = ensure_environment(), []
     for name, command in LINT.items():
-        done = subprocess.run(
-            [str(python), *command],
-            cwd=ROOT,
-            env=environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            encoding="utf-8",
-            errors="replace",
-            check=False,
-        )
-        say(f"{name}: {'clean' if done.returncode == 0 else 'NOT clean'}")
-        if done.returncode:
+        lines: list[str] = []
+        status = stream([python, *command], lines.append)
+        say(f"{name}: {'clean' if status == 0 else 'NOT clean'}")
+        if status:
             failed.append(name)
-            print(done.stdout, flush=True)
+            print("\n".join(lines), flush=True)
     if failed:
         say(f"Lint failed: {', '.join(failed)}.")
     return 1 if failed else 0
@@ -238,31 +246,22 @@ def lint(_: list[str]) -> int:
 def test(arguments: list[str]) -> int:
     """Lint, then every test. The last line printed is pytest's summary."""
     linted = lint([])
-    command = [str(ensure_environment()), "-m", "pytest", *(arguments or [])]
-    process = subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env=environment(QT_QPA_PLATFORM="offscreen", MPLBACKEND="Agg"),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        encoding="utf-8",
-        errors="replace",
-    )
-    summary = None
-    assert process.stdout is not None
-    for line in process.stdout:
-        print(line, end="", flush=True)
+    summary = ""
+
+    def show(line: str) -> None:
+        nonlocal summary
+        print(line, flush=True)
         plain = re.sub(r"\x1b\[[0-9;]*m", "", line).strip()
-        if SUMMARY.search(plain):
-            summary = plain
-    status = process.wait()
-    if status < 0 or summary is None:
+        summary = plain if SUMMARY.search(plain) else summary
+
+    command = [ensure_environment(), "-m", "pytest", *arguments]
+    status = stream(command, show, QT_QPA_PLATFORM="offscreen", MPLBACKEND="Agg")
+    if status > 128 or not summary:
         say(f"pytest did not end by itself (status {status}).")
     if linted:
         say("Lint failed: see above.")
     print(summary or "no tests ran", flush=True)
-    return (128 - status if status < 0 else status) or linted
+    return status or linted
 
 
 def benches() -> dict[str, tuple[str, bool]]:
