@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +61,7 @@ class AttenuationGrid:
     cut_faces: tuple[bool, bool, bool, bool, bool, bool]
 
     @property
-    def spacing(self) -> NDArray[np.float64]:
+    def spacing(self) -> NDArray[Any]:
         """Voxel size along i, j, k, mm: (3,)."""
         return np.linalg.norm(self.affine[:3, :3], axis=0)
 

@@ -7,6 +7,7 @@ import os
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -101,9 +102,9 @@ class CTVolume:
         with quiet():
             ids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
             series = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), one) for one in ids]
-        if not series:
-            raise InputError(f"The folder {path.name} holds no DICOM series; choose the folder with the CT's slices.")
-        image = read_image(max(series, key=len), "CT")
+            if not series:
+                raise InputError(f"The folder {path.name} holds no DICOM series; choose the folder with the slices.")
+            image = sitk.ReadImage(max(series, key=len))
         return cls.from_array(array_view(image), image_affine(image), path.name)._as_hounsfield()
 
     def _as_hounsfield(self) -> CTVolume:
@@ -170,7 +171,8 @@ class CTVolume:
         (i0, j0, k0), (i1, j1, k1) = count[:, 0], size - count[:, 1]
         affine = self.affine.copy()
         affine[:3, 3] = (self.affine @ [i0, j0, k0, 1])[:3]
-        return CTVolume(np.ascontiguousarray(self.hu[k0:k1, j0:j1, i0:i1]), affine, self.name, self.notes)
+        hu: Any = np.ascontiguousarray(self.hu[k0:k1, j0:j1, i0:i1])
+        return replace(self, hu=hu, affine=affine)
 
     def attenuation(self, bone_contrast: float = 1.0) -> FloatArray:
         """Linear attenuation [k, j, i] in 1/mm at the CT's own resolution, float32."""
@@ -189,5 +191,5 @@ class CTVolume:
         digest = hashlib.sha256(np.array(self.hu.shape, "<i8").tobytes())
         digest.update(self.affine.astype("<f8").tobytes())
         digest.update(self.hu.dtype.str.encode())
-        digest.update(memoryview(self.hu).cast("B"))
+        digest.update(self.hu.data)
         return digest.hexdigest()

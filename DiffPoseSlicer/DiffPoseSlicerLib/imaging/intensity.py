@@ -2,8 +2,8 @@
 
 Transmission I (air bright) becomes -log(I / I0); I0 is the brightest the image shows. Attenuation stays as it is. Which
 of the two an image holds is read off the image where nobody says it: whole numbers are mostly detector counts; beside a
-body there is less of it than in its middle; bone and metal are thin and stand out from a smooth surrounding. None of this
-is certain, so the note says how clear the case was.
+body there is less of it than in its middle; bone and metal are thin and stand out from a smooth surrounding. None of
+this is certain, so the note says how clear the case was.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class Conversion:
     white: float
     note: str
 
-    def to_stored(self, pixels: FloatArray) -> FloatArray:
+    def to_stored(self, pixels: FloatArray) -> NDArray[Any]:
         """Stored values from attenuation: the reverse of the conversion."""
         return self.white * np.exp(-pixels) if self.intensity == "transmission" else pixels
 
@@ -53,7 +53,7 @@ def smoothed(image: NDArray[Any], radius: int) -> NDArray[np.float64]:
 
 def ranked(image: NDArray[Any], valid: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Each valid pixel's rank, 0..1, ties sharing their mean; 0.5 elsewhere. Blind to any monotonic mapping."""
-    values, inverse, counts = np.unique(image[valid], return_inverse=True, return_counts=True)
+    _, inverse, counts = np.unique(image[valid], return_inverse=True, return_counts=True)
     rank = (np.cumsum(counts) - counts / 2) / counts.sum()
     result = np.full(image.shape, 0.5)
     result[valid] = rank[inverse.reshape(-1)]

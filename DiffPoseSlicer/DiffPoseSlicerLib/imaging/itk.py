@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,35 +67,36 @@ def set_affine(image: Any, affine: NDArray[np.float64]) -> None:
     image.SetDirection((lps[:3, :3] / spacing).ravel().tolist())
 
 
-def read_image(path: Path | Sequence[str], what: str) -> Any:
-    """A SimpleITK image from one file, or from the slices of a series in order.
+def read_image(path: Path, what: str) -> Any:
+    """A SimpleITK image from one file.
 
     Raises:
         InputError: missing, damaged, or of a kind ITK does not know.
     """
     import SimpleITK as sitk
 
-    single = isinstance(path, Path)
-    name = path.name if single else "series"
-    with quiet():
-        try:
-            if not single:
-                return sitk.ReadImage(list(path))
+    try:
+        with quiet():
             reader = sitk.ImageFileReader()
             reader.SetFileName(str(path))
             reader.ReadImageInformation()
             voxels = int(np.prod(reader.GetSize(), dtype=object))
-            width = {"8": 1, "1": 2, "3": 4, "6": 8}  # first digit of the bits in the pixel type's name
-            digits = re.sub(r"\D", "", sitk.GetPixelIDValueAsString(reader.GetPixelID()))
-            stored = voxels * reader.GetNumberOfComponents() * width.get(digits[:1], 1)
-            if path.suffix.lower() in (".nrrd", ".mha", ".nii", ".gz") or voxels > MAX_VOXELS:
-                check_size(voxels, stored, path, what)
+            if path.suffix.lower() in (".nrrd", ".mha") or voxels > MAX_VOXELS:
+                check_size(voxels, voxels * reader.GetNumberOfComponents() * _width(reader.GetPixelID()), path, what)
             return reader.Execute()
-        except InputError:
-            raise
-        except (RuntimeError, MemoryError, OverflowError) as error:
-            gist = reason(error)
-            raise InputError(
-                f"The {what} {name} cannot be read: it is damaged, truncated or of an unknown kind"
-                + (f" ({gist})." if gist else ".")
-            ) from None
+    except InputError:
+        raise
+    except (RuntimeError, MemoryError, OverflowError) as error:
+        gist = reason(error)
+        raise InputError(
+            f"The {what} {path.name} cannot be read: it is damaged, truncated or of an unknown kind"
+            + (f" ({gist})." if gist else ".")
+        ) from None
+
+
+def _width(pixel_id: int) -> int:
+    """Bytes of one component of a SimpleITK pixel type."""
+    import SimpleITK as sitk
+
+    bits = re.findall(r"8|16|32|64", sitk.GetPixelIDValueAsString(pixel_id))
+    return int(bits[0]) // 8 if bits else 1

@@ -143,15 +143,15 @@ def basic_mask(
     """
     notes = []
     mask = np.ones(stored.shape, bool)
-    rows, columns = mask.shape
+    rows, columns = stored.shape[:2]
     blank = intensity != "attenuation" and (stored.dtype.kind in "iu" or intensity == "transmission")
     aperture = find_aperture(stored) if blank else None
     if aperture is not None:
         mask &= eroded(aperture.inside, max(1, round(min(rows, columns) / 128)))
         if aperture.circle:
             notes.append(
-                f"Only the round field was used ({2 * aperture.circle[2]:.0f} pixels across). If it comes from an image "
-                "intensifier its distortion was not corrected: expect a few mm unless the image was undistorted."
+                f"Only the round field was used ({2 * aperture.circle[2]:.0f} pixels across). If it comes from an "
+                "image intensifier its distortion was not corrected: expect a few mm unless the image was undistorted."
             )
         else:
             notes.append("Only the lit rectangle was used: its surround is blank.")

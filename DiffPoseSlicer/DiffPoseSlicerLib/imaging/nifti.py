@@ -90,7 +90,7 @@ def _read(file: Any, path: Path, what: str) -> tuple[NDArray[Any], NDArray[np.fl
     check_size(ni * nj * nk, ni * nj * nk * dtype.itemsize, path, what, path.name.lower().endswith(".gz"))
     file.read(int(offset) - len(header))
     values = np.empty((nk, nj, ni), dtype)
-    target, done = memoryview(values).cast("B") if values.size else memoryview(b""), 0
+    target, done = values.reshape(-1).view(np.uint8).data, 0
     while done < len(target):
         count = file.readinto(target[done:])
         if not count:
@@ -99,7 +99,7 @@ def _read(file: Any, path: Path, what: str) -> tuple[NDArray[Any], NDArray[np.fl
     if values.dtype.byteorder not in "=|" and order != ("<" if np.little_endian else ">"):
         values = values.astype(values.dtype.newbyteorder("="))
     slope, intercept = get("scale")
-    if slope not in (0.0, 1.0) and np.isfinite(slope) or (intercept and slope == 1.0 and np.isfinite(intercept)):
+    if np.isfinite([slope, intercept]).all() and slope != 0 and (slope, intercept) != (1, 0):
         values = values.astype(np.float32) * np.float32(slope) + np.float32(intercept)
     affine, notes = _affine(get, what, path)
     return values, affine, notes
@@ -169,8 +169,8 @@ def write_nifti(path: Path, values: NDArray[Any], affine: NDArray[np.float64]) -
     if path.name.lower().endswith(".gz"):
         with gzip.open(path, "wb", compresslevel=1) as file:
             file.write(bytes(header))
-            file.write(memoryview(data).cast("B"))
+            file.write(data.data)
     else:
         with open(path, "wb") as raw:
             raw.write(bytes(header))
-            raw.write(memoryview(data).cast("B"))
+            raw.write(data.data)
