@@ -137,7 +137,7 @@ def ensure_environment(venv: Path = VENV, requirements: Path = REQUIREMENTS, bel
 
 
 def install(python: Path, requirements: Path, name: str) -> None:
-    command = [python, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
+    command: list[str | Path] = [python, "-m", "pip", "install", "--disable-pip-version-check", "--progress-bar", "off"]
     lines: list[str] = []
 
     def show(line: str) -> None:
@@ -148,10 +148,7 @@ def install(python: Path, requirements: Path, name: str) -> None:
     if stream([*command, "-r", requirements], show):
         print("\n".join(lines[-25:]), flush=True)
         log = "\n".join(lines)
-        if re.search(
-            r"NewConnectionError|NameResolution|Temporary failure|Connection (broken|refused)|no index|from versions: none",
-            log,
-        ):
+        if OFFLINE.search(log):
             raise Failed(
                 f"The packages in {name} could not be fetched: this computer seems to be offline. Connect it to the "
                 "internet (or set pip's proxy) and run the same command again; nothing is lost."
@@ -254,7 +251,7 @@ def test(arguments: list[str]) -> int:
         plain = re.sub(r"\x1b\[[0-9;]*m", "", line).strip()
         summary = plain if SUMMARY.search(plain) else summary
 
-    command = [ensure_environment(), "-m", "pytest", *arguments]
+    command: list[str | Path] = [ensure_environment(), "-m", "pytest", *arguments]
     status = stream(command, show, QT_QPA_PLATFORM="offscreen", MPLBACKEND="Agg")
     if status > 128 or not summary:
         say(f"pytest did not end by itself (status {status}).")
