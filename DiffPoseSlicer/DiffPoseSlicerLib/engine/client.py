@@ -70,6 +70,7 @@ class EngineClient:
         self._next_id = 1
         self._buffer = b""
         self._lines: deque[bytes] = deque()
+        self._calls: deque[Callable[[], None]] = deque()
         self._stderr = b""
         self._start_failure = ""
         # load requests by the key their result gave, and the keys this worker holds
@@ -111,12 +112,8 @@ class EngineClient:
 
         Errors come as InputError, Cancelled, EngineStopped or EngineError.
         """
-        params = dict(params or {})
-        for name in ("path", "folder"):  # the worker may have another current folder
-            if isinstance(params.get(name), (str, os.PathLike)):
-                params[name] = os.path.abspath(params[name])
         files: list[dict[str, str]] = []
-        packed = self.arrays.pack(params, files)
+        packed = self.arrays.pack(_absolute(params or {}), files)
         if method in _LOADS:
             files = []  # kept, to load them again
         pending = _Pending(method, packed, on_progress, on_result, on_error, files)
@@ -134,17 +131,15 @@ class EngineClient:
 
         An exception of a callback passes through; nothing is lost by it.
         """
+        self._take()
         if self._running:
-            self._take()
-            while self._lines:
-                self._dispatch(self._lines.popleft())
             status = self._transport.exit_status()
             if status is not None:
-                self._take()
-                while self._lines:
-                    self._dispatch(self._lines.popleft())
+                self._take()  # what it said last
                 hint = " (perhaps for want of memory)" if status == -9 else ""
                 self._ended(self._start_failure or f"stopped unexpectedly (exit status {status}){hint}")
+        while self._calls:
+            self._calls.popleft()()
         return self.busy
 
     def call(
@@ -170,6 +165,8 @@ class EngineClient:
                 self.poll()
         except BaseException:
             self.cancel(id)
+            if id in self._pending:
+                self._pending[id].on_progress = None  # nobody listens any more
             raise
         if isinstance(outcome[0], Exception):
             raise outcome[0]
@@ -180,6 +177,7 @@ class EngineClient:
         if self._running:
             self._running = False
             self._transport.stop(grace)
+        self._lines.clear()
         self._fail_all(Cancelled("The engine was closed."))
         self._loads.clear()
         self._held.clear()
@@ -187,6 +185,7 @@ class EngineClient:
         if self._folder is not None:
             self._folder.cleanup()
             self._folder = None
+        self.poll()  # tells those who wait
 
     def __enter__(self) -> EngineClient:
         return self
@@ -236,9 +235,12 @@ class EngineClient:
         return id
 
     def _take(self) -> None:
-        *lines, self._buffer = (self._buffer + self._transport.read()).split(b"\n")
-        self._lines.extend(lines)
-        self._stderr = (self._stderr + self._transport.read_errors())[-_TAIL:]
+        if self._running:
+            *lines, self._buffer = (self._buffer + self._transport.read()).split(b"\n")
+            self._lines.extend(lines)
+            self._stderr = (self._stderr + self._transport.read_errors())[-_TAIL:]
+        while self._lines:
+            self._dispatch(self._lines.popleft())
 
     def _dispatch(self, line: bytes) -> None:
         try:
@@ -284,7 +286,17 @@ class EngineClient:
         self._fail_all(EngineStopped(f"The engine {how.rstrip('.')}. The next request starts it again.", self.log_tail))
 
     def _fail_all(self, error: Exception) -> None:
-        failed = [self._finish(id) for id in list(self._pending)]
-        for pending in failed:
+        for pending in [self._finish(id) for id in list(self._pending)]:
             if pending.on_error:
-                pending.on_error(error)
+                self._calls.append(partial(pending.on_error, error))
+
+
+def _absolute(value: Any, key: str = "") -> Any:
+    """A copy of params with the paths in it made absolute: the worker may have another current folder."""
+    if isinstance(value, dict):
+        return {name: _absolute(item, name) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_absolute(item) for item in value]
+    if key in ("path", "folder") and isinstance(value, (str, os.PathLike)):
+        return os.path.abspath(value)
+    return value
