@@ -141,7 +141,11 @@ def _undo_flattening() -> None:
     """The wheel copies slicer.util's functions into ``slicer``; Slicer does not, so nothing may rely on them."""
     for name in dir(slicer.util):
         value = getattr(slicer.util, name)
-        if not name.startswith("_") and getattr(slicer, name, None) is value and not isinstance(value, types.ModuleType):
+        if (
+            not name.startswith("_")
+            and getattr(slicer, name, None) is value
+            and not isinstance(value, types.ModuleType)
+        ):
             delattr(slicer, name)
     for name, value in vars(slicer_core).items():  # MRMLCorePython, ...: the names Slicer's own files import
         if isinstance(value, types.ModuleType):

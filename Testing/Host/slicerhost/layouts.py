@@ -1,4 +1,4 @@
-"""``slicer.app.layoutManager()``: Slicer's layout logic decides, its XML is laid out with Qt, views are made on demand."""
+"""``slicer.app.layoutManager()``: Slicer's layout logic decides, Qt lays out its XML."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class LayoutManager(QtCore.QObject):
             return self._grid(items)
         splitter = QtWidgets.QSplitter(Qt.Orientation.Horizontal if kind == "horizontal" else Qt.Orientation.Vertical)
         splitter.setChildrenCollapsible(False)
-        for item, widget in items:
+        for _, widget in items:
             splitter.addWidget(widget)
             splitter.setStretchFactor(splitter.count() - 1, 1)
         sizes = [int(item.get("splitSize", 500)) for item, _ in items]

@@ -1,9 +1,9 @@
 """Slice, 3D and plot views drawn off screen by Slicer's real displayable managers, no Qt: ``view.image()`` is an array.
 
-    core = start_core()
-    view = SliceView((400, 300), name="Red", orientation="Axial")
-    view.show_volume(volume)
-    write_png(view.image(), "red.png")
+core = start_core()
+view = SliceView((400, 300), name="Red", orientation="Axial")
+view.show_volume(volume)
+write_png(view.image(), "red.png")
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ import slicer
 
 @dataclass
 class PipRecorder:
-    """What a module asked pip to do. ``on_install`` may pretend success (default), raise, or really provide a package."""
+    """What a module asked pip to do. ``on_install`` may pretend success (default), raise, or provide a package."""
 
     installed: list[str] = field(default_factory=list)
     uninstalled: list[str] = field(default_factory=list)

@@ -100,7 +100,10 @@ class PlotView:
                 self.chart.GetAxis(axis).SetRange(*limits)
 
     def _add(self, series: Any, table: Any) -> None:
-        x, y = table.GetColumnByName(series.GetXColumnName() or ""), table.GetColumnByName(series.GetYColumnName() or "")
+        x, y = (
+            table.GetColumnByName(series.GetXColumnName() or ""),
+            table.GetColumnByName(series.GetYColumnName() or ""),
+        )
         if y is None or not table.GetNumberOfRows():
             return
         bar = series.GetPlotType() in (series.PlotTypeBar, series.PlotTypeScatterBar)

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-# name -> opacity (HU, 0..1) and colour (HU, r, g, b) points. The names are those of Slicer's own presets that CT modules
-# ask for; the curves are the host's.
+# name -> opacity (HU, 0..1) and colour (HU, r, g, b) points. The names are those of Slicer's own presets that CT
+# modules ask for; the curves are the host's.
 _PRESETS: dict[str, tuple[list[tuple[float, float]], list[tuple[float, float, float, float]]]] = {
     "CT-Bone": ([(-3024, 0), (150, 0), (350, 0.3), (3071, 0.8)], [(150, 0.6, 0.2, 0.15), (500, 1, 0.95, 0.85)]),
     "CT-AAA": ([(-3024, 0), (140, 0), (180, 0.4), (700, 0.8)], [(140, 0.6, 0.1, 0.1), (400, 1, 0.9, 0.7)]),

@@ -5,8 +5,8 @@
 * ``obj.name`` is the object name; ``findChildren`` and ``findChild`` also take a class name
 * ``exec_``; integers where an enum property is set
 
-PySide6's classes are patched in place (a subclass would not be the type that widgets from a .ui file have). Callers that
-need plain PySide6 (this package, VTK's Qt module, matplotlib) are told apart by the module their frame belongs to.
+PySide6's classes are patched in place (a subclass would not be the type that widgets from a .ui file have). Callers
+that need plain PySide6 (this package, VTK's Qt module, matplotlib) are told apart by the module of their frame.
 """
 
 from __future__ import annotations
@@ -119,9 +119,10 @@ def _install_property(cls: Any, name: str) -> None:
 
 # ------------------------------------------------------------------------------------------------ connect / disconnect
 def connect(sender: Any, *arguments: Any) -> bool:
-    """``sender.connect("signal(types)", callable)`` or ``(..., receiver, "slot(types)")``; False if there is no such signal.
+    """``sender.connect("signal(types)", callable)`` or ``(..., receiver, "slot(types)")``; False without such a signal.
 
-    The callable gets as many arguments as it has positional parameters (defaulted ones included) and the signature names.
+    The callable gets as many arguments as the signature names, and at most as many as it has positional parameters,
+    defaulted ones included.
     """
     text, *target = arguments
     if not isinstance(text, str):

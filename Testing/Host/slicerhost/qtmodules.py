@@ -18,8 +18,8 @@ custom_widgets: dict[str, type[QtWidgets.QWidget]] = {}
 class QUiLoader(QtUiTools.QUiLoader):
     """PySide6's loader with the stand-ins for CTK and MRML widgets.
 
-    The ``<connections>`` of a .ui file are made here, by name: PySide6 cannot match signatures with VTK types. A connection
-    that cannot be made is reported, so a missing ``setMRMLScene`` shows up as it does in Slicer.
+    The ``<connections>`` of a .ui file are made here, by name: PySide6 cannot match signatures with VTK types. One that
+    cannot be made is reported, so a missing ``setMRMLScene`` shows up as it does in Slicer.
     """
 
     def createWidget(self, class_name: str, parent: Any = None, name: str = "") -> Any:
@@ -48,7 +48,9 @@ class QUiLoader(QtUiTools.QUiLoader):
             return None
         for connection in connections:
             sender, receiver = (_find(widget, connection[end]) for end in ("sender", "receiver"))
-            if not (sender and receiver and pythonqt.connect(sender, connection["signal"], receiver, connection["slot"])):
+            if not (
+                sender and receiver and pythonqt.connect(sender, connection["signal"], receiver, connection["slot"])
+            ):
                 sys.stderr.write(f"connection of the .ui file not made: {connection}\n")
         widget._slicerhost_keep = self._keep  # or their Python halves are collected
         return widget
@@ -91,4 +93,3 @@ def build_ctk() -> types.ModuleType:
                 custom_widgets[name] = value
     sys.modules["ctk"] = ctk
     return ctk
-

@@ -14,7 +14,11 @@ from PySide6.QtCore import Qt
 
 from . import offscreen, plots
 
-_BUTTONS = {Qt.MouseButton.LeftButton: "Left", Qt.MouseButton.RightButton: "Right", Qt.MouseButton.MiddleButton: "Middle"}
+_BUTTONS = {
+    Qt.MouseButton.LeftButton: "Left",
+    Qt.MouseButton.RightButton: "Right",
+    Qt.MouseButton.MiddleButton: "Middle",
+}
 _RENDER_DELAY_MS = 15  # as in ctkVTKAbstractView: requests are gathered, so one event loop turn renders once
 
 
@@ -38,15 +42,16 @@ class RenderWidget(QtWidgets.QWidget):
         if not slicer.app.render_paused and not self._timer.isActive():
             self._timer.start()
 
+    def is_render_pending(self) -> bool:
+        return self._timer.isActive() or self._picture is None
+
     def forceRender(self) -> None:
         if self.width() < 2 or self.height() < 2 or not self.isVisible():
             return
         self._timer.stop()
         image = self.view.image()
         rows, columns, _ = image.shape
-        self._picture = QtGui.QImage(
-            image.data, columns, rows, 3 * columns, QtGui.QImage.Format.Format_RGB888
-        ).copy()
+        self._picture = QtGui.QImage(image.data, columns, rows, 3 * columns, QtGui.QImage.Format.Format_RGB888).copy()
         self.renders += 1
         self.update()
 
@@ -182,7 +187,9 @@ class ViewWidget(QtWidgets.QWidget):
         colour = QtGui.QColor.fromRgbF(*node.GetLayoutColor())
         self._label = QtWidgets.QLabel(f" {node.GetLayoutLabel() or node.GetLayoutName()} ")
         self._bar.setStyleSheet(f"#BarWidget {{ background: {colour.name()}; }}")
-        self._label.setStyleSheet(f"background: {colour.name()}; color: {'black' if colour.lightness() > 90 else 'white'};")
+        self._label.setStyleSheet(
+            f"background: {colour.name()}; color: {'black' if colour.lightness() > 90 else 'white'};"
+        )
         self._row.addWidget(self._label)
         self._row.addStretch(1)
         layout = QtWidgets.QVBoxLayout(self)

@@ -1,4 +1,4 @@
-"""The base classes of a scripted module, as small as the host's tests allow. ``SLICER_PYTHON`` swaps in Slicer's own."""
+"""The base classes of a scripted module, as small as tests allow. ``SLICER_PYTHON`` swaps in Slicer's own."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ import unittest
 from typing import Any
 
 import qt
-
 import slicer
 
 __all__ = [
@@ -46,7 +45,9 @@ class ScriptedLoadableModule:
         return _resource(self.parent.path, filename)
 
     def getDefaultModuleDocumentationLink(self, docPage: str | None = None) -> str:
-        url = slicer.app.documentationBaseUrl + docPage if docPage else slicer.app.moduleDocumentationUrl(self.moduleName)
+        url = (
+            slicer.app.documentationBaseUrl + docPage if docPage else slicer.app.moduleDocumentationUrl(self.moduleName)
+        )
         return f'<p><a href="{url}">{url}</a></p>'
 
     def runTest(self, msec: int = 100, **options: Any) -> None:

@@ -6,9 +6,8 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any
 
-from packaging.requirements import Requirement
-
 import slicer
+from packaging.requirements import Requirement
 
 
 def load_requirements(path: str | Path) -> list[Requirement]:

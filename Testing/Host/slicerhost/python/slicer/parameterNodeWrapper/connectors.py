@@ -11,7 +11,6 @@ from typing import Any
 
 import ctk
 import qt
-
 import slicer
 
 from . import annotations
@@ -136,7 +135,10 @@ class NumberConnector(_PropertyConnector):
         super().__init__(widget, datatype)
         kind, extra = annotations.split(datatype)
         self._kind, whole = kind, type(widget) in (qt.QSlider, qt.QSpinBox)
-        decimals, step = annotations.first(extra, annotations.Decimals), annotations.first(extra, annotations.SingleStep)
+        decimals, step = (
+            annotations.first(extra, annotations.Decimals),
+            annotations.first(extra, annotations.SingleStep),
+        )
         if not whole and type(widget) is not ctk.ctkDoubleSlider and (decimals is not None or kind is int):
             widget.decimals = 0 if kind is int else decimals.value
         if step is not None:

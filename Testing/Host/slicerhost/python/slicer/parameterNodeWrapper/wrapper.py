@@ -6,9 +6,8 @@ import typing
 from typing import Any
 
 import qt
-import vtk
-
 import slicer
+import vtk
 
 from . import annotations, packs, serializers
 from .connectors import GuiConnector, createGuiConnector
