@@ -170,6 +170,8 @@ class TorchBackend:
                 )
                 images[b, part] = image
                 g, w = g @ index_from_camera[:, :3], w @ index_from_camera[:, :3]
+                # Sliding along the ray changes no line integral (see warp_kernels).
+                g = g - (g * r[part]).sum(-1, keepdim=True) * r[part]
                 jacobians[b, part, :3] = torch.cross(pose[12:].expand_as(g), g, dim=-1) - torch.cross(
                     r[part], w, dim=-1
                 )

@@ -1,8 +1,10 @@
 """The fused kernel: one pass along each ray gives the line integral and its derivatives. One text for CPU and CUDA.
 
 Samples lie at (m + 1/2) h mm from the source, m a whole number, whatever part of the ray meets the volume. The grid is
-padded with air, so the interpolant is zero wherever a ray enters or leaves, and the derivative of the sum over the
-samples is exactly that of the image.
+padded with air, so the interpolant is zero wherever a ray enters or leaves, and clipping has no part in the derivative.
+The derivative returned is that of the line integral: the part of the gradient along the ray, which integrates to zero, is
+taken out, where the derivative of the sum over the samples would add the derivative of the quadrature error. That error
+varies quickly as samples slide through voxels: by depth its derivative is as large as the true one.
 
 Derivatives come from two sums over the samples, of the interpolant's gradient g and of g times the distance from the
 source: for an anatomy that turns and shifts by (omega, v) about c in camera axes, a sample at p sees d(mu)/dv = -g and
@@ -98,6 +100,10 @@ _MARCH = r"""
             g[a] = pose[a] * gi[0] + pose[3 + a] * gi[1] + pose[6 + a] * gi[2];
             w[a] = pose[a] * di[0] + pose[3 + a] * di[1] + pose[6 + a] * di[2] + t0 * g[a];
         }
+        // Sliding the anatomy along the ray changes no line integral. The sum over samples only knows that up to its
+        // quadrature error, which is as large as the whole derivative by depth: take the slide out.
+        const double along = g[0] * r[0] + g[1] * r[1] + g[2] * r[2];
+        for (int a = 0; a < 3; ++a) g[a] -= along * r[a];
         const double* c = pose + 12;
         float* J = (float*)jacobians + 6 * index;
         J[0] = c[1] * g[2] - c[2] * g[1] - (r[1] * w[2] - r[2] * w[1]);
