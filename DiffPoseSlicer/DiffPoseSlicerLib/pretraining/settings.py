@@ -1,0 +1,162 @@
+"""What a pretraining job is to do: the task (which poses of which view) and how to learn it. No torch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..errors import InputError
+from ..geometry.carm import CArm
+from ..geometry.pose import Pose, view_rotation
+from ..geometry.se3 import Array
+from .sampling import half_ranges
+
+
+@dataclass(frozen=True)
+class Task:
+    """Which poses a network is to recognise.
+
+    Attributes:
+        carm: The C-arm; its whole image is what the network sees.
+        view, lao_rao, cran_caud: The nominal view; angles in degrees.
+        center: Isocentre, RAS mm.
+        rotation, translation: Half-ranges about the view, per camera axis (right, down, depth), degrees and mm.
+
+    Raises:
+        InputError: a value is not possible.
+    """
+
+    carm: CArm
+    view: str
+    center: tuple[float, float, float]
+    rotation: tuple[float, float, float]
+    translation: tuple[float, float, float]
+    lao_rao: float = 0.0
+    cran_caud: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("center", "rotation", "translation"):
+            values = np.asarray(getattr(self, name), float)
+            if values.shape != (3,) or not np.isfinite(values).all():
+                raise InputError(f"The {name} is {getattr(self, name)!r}: three numbers are needed.")
+            object.__setattr__(self, name, tuple(values.tolist()))
+        self.ranges  # noqa: B018  (checks)
+        self.nominal  # noqa: B018
+
+    @property
+    def ranges(self) -> Array:
+        """Half-ranges (6,) of (omega, v), rad and mm."""
+        return half_ranges(self.rotation, self.translation, self.carm)
+
+    @property
+    def axes(self) -> Array:
+        """R0 (3, 3) of the view."""
+        return view_rotation(self.view, self.lao_rao, self.cran_caud)
+
+    @property
+    def nominal(self) -> Pose:
+        """The nominal pose."""
+        return Pose.about(self.axes, self.center, self.carm)
+
+    def pose(self, offset: ArrayLike) -> Pose:
+        """The pose of an offset (omega, v)."""
+        return Pose.about(self.axes, self.center, self.carm, offset)
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "carm": self.carm.to_json(),
+            "view": self.view,
+            "laoRao": self.lao_rao,
+            "cranCaud": self.cran_caud,
+            "center": list(self.center),
+            "rotation": list(self.rotation),
+            "translation": list(self.translation),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Task:
+        return cls(
+            carm=CArm.from_json(data["carm"]),
+            view=data["view"],
+            lao_rao=data["laoRao"],
+            cran_caud=data["cranCaud"],
+            center=data["center"],
+            rotation=data["rotation"],
+            translation=data["translation"],
+        )
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to learn.
+
+    Attributes:
+        seconds: Time for learning. It decides the schedule, so training ends on time on any machine.
+        pixels: Longer side of the network's input.
+        width, depths, stem, hidden: See `network.NetworkConfig`.
+        voxel_mm: Resolution of the CT the training images are rendered from.
+        batch: Images a step, over all processes together.
+        rate: Peak learning rate.
+        warm_up: Fraction of the time in which the rate rises.
+        decay: Weight decay.
+        average: Decay of the running average of the weights, which is what is used.
+        loss: See `losses.PoseLoss`.
+        depth_weight: What an error in depth counts against one across the beam.
+        clutter, display: See `imaging.formation.draw_effects`.
+        cases: Cases of the certificate; 0 for none.
+        most_steps: Stop after so many steps (tests); 0 for no limit.
+    """
+
+    seconds: float
+    pixels: int = 64
+    width: int = 48
+    depths: tuple[int, ...] = (1, 1, 1)
+    stem: int = 4
+    hidden: int = 256
+    voxel_mm: float = 6.0
+    batch: int = 32
+    rate: float = 2e-3
+    warm_up: float = 0.1
+    decay: float = 1e-2
+    average: float = 0.995
+    loss: str = "landmark"
+    depth_weight: float = 0.5
+    clutter: float = 0.2
+    display: float = 0.5
+    cases: int = 0
+    most_steps: int = 0
+
+    def shape(self) -> tuple[Any, ...]:
+        """What decides the network's tensors."""
+        return self.pixels, self.width, self.depths, self.stem, self.hidden
+
+    def to_json(self) -> dict[str, Any]:
+        return {**asdict(self), "depths": list(self.depths)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Settings:
+        known = {field.name for field in fields(cls)}
+        return cls(**{k: tuple(v) if k == "depths" else v for k, v in data.items() if k in known})
+
+
+# By name; `tiny` is for tests: it learns next to nothing.
+PRESETS = {
+    "quick": Settings(seconds=210),
+    "standard": Settings(seconds=840, width=64, clutter=0.35),
+    "thorough": Settings(seconds=3600, pixels=96, width=64, depths=(1, 2, 2), voxel_mm=4.0, clutter=0.4),
+    "tiny": Settings(seconds=3, pixels=32, width=16, depths=(1, 1), hidden=64, voxel_mm=12.0, batch=16),
+}
+
+
+def preset(name: str, **changes: Any) -> Settings:
+    """The settings of a name, with changes.
+
+    Raises:
+        InputError: there is no such preset.
+    """
+    if name not in PRESETS:
+        raise InputError(f"The preset is {name!r}: use quick, standard or thorough.")
+    return replace(PRESETS[name], **changes)
