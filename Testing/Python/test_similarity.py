@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+
 from DiffPoseSlicerLib.registration.similarity import LocalCorrelation, Patches, noise_level
 
 

@@ -57,7 +57,9 @@ def cut_prisms(grid) -> list[CutPrism]:  # type: ignore[no-untyped-def]  # Atten
     return prisms
 
 
-def ray_weights(prisms: list[CutPrism], ras_to_index: Array, camera_to_ras: Array, points: Array) -> NDArray[np.float32]:
+def ray_weights(
+    prisms: list[CutPrism], ras_to_index: Array, camera_to_ras: Array, points: Array
+) -> NDArray[np.float32]:
     """Weight in [0, 1] of each ray from how much of it runs through missing anatomy.
 
     Args:
@@ -87,5 +89,3 @@ def ray_weights(prisms: list[CutPrism], ras_to_index: Array, camera_to_ras: Arra
         missing += np.maximum(far - near, 0)
     length = np.linalg.norm(points, axis=1).astype(np.float32)
     return np.clip(1 - missing * length / _TOLERANCE_MM, 0, 1)
-
-

@@ -20,11 +20,12 @@ from ..geometry.pose import Pose, view_rotation
 from ..geometry.se3 import Array, inverse, rotation_angle
 from . import starts as start_poses
 from .evidence import CutPrism, cut_prisms
+from .intensity import Scatter
 from .result import NOT_CALIBRATED, Hypothesis, Progress, RegistrationResult
 from .similarity import Terms
 from .solver import LEVER_MM, solve
 from .versions import versions
-from .views import RigidObjective, View, window
+from .views import RigidObjective, View, reduced, window
 
 if TYPE_CHECKING:
     from ..imaging.ct import CTVolume
@@ -41,8 +42,12 @@ class Level:
         patch: side of the compared patches, in pixels.
         voxel: CT voxel size as a multiple of a pixel's size at the isocentre.
         iterations: most steps per start.
-        keep: how many distinct solutions go on.
+        keep: how many distinct solutions go on, at most.
+        tolerance: relative gain below which a start has converged.
+        margin: solutions whose misfit (1 - score) is larger than this many times the best one's do not go on.
+        narrow: see :func:`solver.solve`.
         robust: whether misfits lose their say.
+        scatter: whether the X-ray's scatter is estimated at the best pose, for the levels that follow.
     """
 
     pixels: int
@@ -50,13 +55,17 @@ class Level:
     voxel: float
     iterations: int
     keep: int
+    tolerance: float = 1e-3
+    margin: float = 3.0
+    narrow: tuple[int, int] | None = None
     robust: bool = True
+    scatter: bool = False
 
 
 PLAN = (
-    Level(32, 32, 1.25, 16, 6, robust=False),
-    Level(64, 16, 1.25, 15, 3),
-    Level(128, 16, 1.25, 12, 2),
+    Level(32, 32, 1.25, 12, 4, tolerance=1e-2, margin=4.0, narrow=(4, 10), robust=False),
+    Level(64, 16, 1.25, 10, 2, tolerance=5e-3, margin=2.0, narrow=(4, 2), scatter=True),
+    Level(128, 16, 1.25, 8, 2, margin=1.5, narrow=(2, 1), scatter=True),
     Level(128, 16, 0.75, 8, 2),
 )
 # One bone among others: the whole image at low resolution says little about it, so start finer and robust.
@@ -156,6 +165,7 @@ class Registrar:
         relative = [np.eye(4)] * len(xrays) if relative is None else list(relative)
         prisms, prism_frame = self.prisms()
         history: list[Progress] = []
+        found: list[tuple[Array, float]] = []
 
         def word() -> str | None:
             if cancel and cancel():
@@ -168,16 +178,19 @@ class Registrar:
         if self.isolated:
             xrays = [window(x, corners, other @ poses) for x, other in zip(xrays, relative, strict=True)]
         depth = float(np.median(poses[:, 2, :3] @ self.center + poses[:, 2, 3]))
+        xrays = [reduced(xray, max(level.pixels for level in plan)) for xray in xrays]
+        scatter = [Scatter() for _ in xrays]
         for number, level in enumerate(plan):
+            small = [reduced(xray, level.pixels) for xray in xrays]
             views = [
-                View.prepare(xray, level.pixels, level.patch, other, level.robust, self.isolated)
-                for xray, other in zip(xrays, relative, strict=True)
+                View.prepare(one.removed(xray), level.patch, other, level.robust, self.isolated)
+                for one, xray, other in zip(scatter, small, relative, strict=True)
             ]
             pixel = max(max(v.carm.pixel_spacing) * depth / v.carm.source_to_detector for v in views)
             objective = RigidObjective(views, self.projector(level.voxel * pixel), prisms, prism_frame, self.center)
 
             def on_step(now: Array, terms: Terms, number: int = number) -> None:
-                best = int(np.argmax(terms.ncc))
+                best = int(np.argmax(terms.score))
                 step = Progress(
                     len(history) + 1,
                     number,
@@ -189,11 +202,15 @@ class Registrar:
                 if on_progress:
                     on_progress(step)
 
-            solution = solve(objective, poses, level.iterations, on_step=on_step, stop=word)
-            order = _distinct(solution.ras_to_camera, solution.terms.ncc, self.center, level.keep)
-            poses = solution.ras_to_camera[order]
-            found = [(poses[n], float(solution.terms.ncc[row])) for n, row in enumerate(order)]
+            solution = solve(objective, poses, level.iterations, level.tolerance, level.narrow, on_step, word)
+            score = solution.terms.score
+            order = _distinct(solution.ras_to_camera, score, self.center, level.keep)
+            found = [(solution.ras_to_camera[row], float(score[row])) for row in order] + found[len(order) :]
+            misfit = 1 - score[order]
+            poses = solution.ras_to_camera[np.array(order)[misfit <= level.margin * misfit[0]]]
             last = solution, int(order[0])
+            if level.scatter:
+                scatter = [objective.fitted_scatter(n, x, poses[0]) for n, x in enumerate(small)]
             if word() == "budget":
                 break
 
@@ -207,7 +224,13 @@ class Registrar:
             expected_error_mm=None,
             center=self.center,
             c0=(nominal or Pose(inverse(candidates[0]))).camera_to_ras,
-            hypotheses=_hypotheses(found),
+            hypotheses=_hypotheses(
+                [
+                    (p, score)
+                    for n, (p, score) in enumerate(found)
+                    if n == 0 or _distance_mm(p, found[0][0], self.center) > 15
+                ]
+            ),
             iterations=len(history),
             seconds=time.perf_counter() - began,
             start=start,
@@ -287,9 +310,7 @@ def register(
     elif start == "search":
         if len(xrays) != 1:
             raise InputError("A search finds one view; for several X-rays start from poses, one per view.")
-        candidates = start_poses.search(
-            nominal.ras_to_camera, registrar.center, _SEARCH_COUNT, rotation, translation
-        )
+        candidates = start_poses.search(nominal.ras_to_camera, registrar.center, _SEARCH_COUNT, rotation, translation)
         word = "search"
     else:
         raise InputError(f"The start is {start!r}: give a pose, a prepared model or 'search'.")

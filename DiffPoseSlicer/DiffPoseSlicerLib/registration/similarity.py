@@ -26,6 +26,11 @@ _FLAT = 0.01
 _FULL_CONTRAST = 0.5
 # Residuals (in patch standard deviations) are never called outliers below this scale.
 _SMALLEST_SCALE = 0.05
+# A pixel has a quarter of its say left when its residual is this many robust scales. Smaller numbers slow convergence, for
+# what does not fit yet is what pulls; larger ones let instruments and scatter pull too.
+_OUTLIER = 3.0
+# Residual scale that solutions are ranked with.
+_RANKING_SCALE = 0.25
 # Rounds of weights from residuals and residuals from weights.
 _REWEIGHTINGS = 3
 
@@ -69,25 +74,56 @@ class Patches:
 class Terms:
     """What the solver needs at B poses.
 
+    Robust weights are held while a step is judged, so that costs before and after it differ by the pose alone and the
+    gradient is exact; an accepted step brings weights of its own.
+
     Attributes:
-        cost: (B,) weighted mean of robust squared residuals; 0 for a perfect fit, 2 for unrelated images.
+        judged: (B,) weighted mean of squared residuals under the weights handed in.
+        cost: (B,) the same under the weights measured at these poses; 0 for a perfect fit, 2 for unrelated images.
         ncc: (B,) weighted mean of the patches' correlation.
-        gradient: (B, 6), half the gradient of the quadratic model, or None.
-        matrix: (B, 6, 6) Gauss-Newton matrix, or None.
-        scale: (B,) robust residual scale that outliers were judged by.
-        next_scale, next_cost: the scale measured at these poses, and the cost restated with it: what the next step is to
-            be compared with, once this one is accepted.
+        score: (B,) agreement of all pixels, misfits bounded by a scale that is the same for all poses: what solutions are
+            ranked by; 1 is perfect.
+        gradient: (B, 6) half the derivative of `cost`, or None.
+        matrix: (B, 6, 6) Gauss-Newton matrix of `cost`, or None.
+        weights: per view, (B, P, K) weights measured at these poses and (B, P) patch shares.
         evidence: (B,) sum of the patch weights that took part, in pixels.
     """
 
+    judged: NDArray[np.float64]
     cost: NDArray[np.float64]
     ncc: NDArray[np.float64]
+    score: NDArray[np.float64]
     gradient: NDArray[np.float64] | None
     matrix: NDArray[np.float64] | None
-    scale: NDArray[np.float64]
-    next_scale: NDArray[np.float64]
-    next_cost: NDArray[np.float64]
+    weights: list[Weights]
     evidence: NDArray[np.float64]
+
+    def rows(self, rows: NDArray[np.intp]) -> Terms:
+        """The terms of some of the poses."""
+        take = lambda x: None if x is None else x[rows]  # noqa: E731
+        values = {name: take(x) for name, x in vars(self).items() if name != "weights"}
+        return Terms(**values, weights=[w.rows(rows) for w in self.weights])  # type: ignore[arg-type]
+
+    def put(self, rows: NDArray[np.intp], new: Terms) -> None:
+        """Replace the terms of some of the poses, in place."""
+        for name, value in vars(self).items():
+            if name != "weights" and value is not None:
+                value[rows] = getattr(new, name)
+        for mine, other in zip(self.weights, new.weights, strict=True):
+            mine.pixel[rows], mine.share[rows], mine.seen[rows] = other.pixel, other.share, other.seen
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Of one view: pixel weights (B, P, K), patch shares (B, P, 1), pixels that might be seen in each patch (B, P, 1)."""
+
+    pixel: Float
+    share: Float
+    seen: Float
+
+    def rows(self, rows: NDArray[np.intp]) -> Weights:
+        """Those of some of the poses."""
+        return Weights(self.pixel[rows], self.share[rows], self.seen[rows])
 
 
 class LocalCorrelation:
@@ -115,78 +151,115 @@ class LocalCorrelation:
         self.fixed = np.where(self.mask > 0, self.fixed, patch_mean)
         _, _, self._fixed_variance = _moments(self.mask + np.float32(1e-6), self.fixed)
 
-    def __call__(self, moving: Float, jacobian: Float | None, extra: Float | None, scale: Float | None = None) -> Terms:
+    def like(self, fixed: Float, noise: float) -> LocalCorrelation:
+        """The same comparison with another X-ray's values."""
+        return LocalCorrelation(fixed, self.mask, noise, self.robust, self.isolated)
+
+    def __call__(
+        self, moving: Float, jacobian: Float | None, extra: Float | None, held: Weights | None = None
+    ) -> Terms:
         """Compare.
 
         Args:
             moving: (B, P * K) rendered values.
             jacobian: (B, P * K, 6), or None where only the cost is wanted.
             extra: (B, P * K) weights in [0, 1] of this pose (anatomy that the CT lacks), or None.
-            scale: (B,) residual scale to judge outliers by; default measured here.
+            held: the weights to judge by; default those measured here.
         """
         batch, (count, size) = len(moving), self.fixed.shape
         a = np.asarray(moving, np.float32).reshape(batch, count, size)
         base = np.broadcast_to(self.mask, a.shape) if extra is None else self.mask * extra.reshape(a.shape)
         base = base + np.float32(1e-6)
-        spread = a.reshape(batch, -1).std(1)[:, None, None] + 1e-9
-        floor_a, floor_f = (_FLAT * spread) ** 2, (_FLAT * self.contrast) ** 2
+        spread = a.reshape(batch, -1).std(1)[:, None, None] + np.float32(1e-9)
+        flat = (_FLAT * spread) ** 2, np.float32((_FLAT * self.contrast) ** 2)
 
-        weight = base
-        measured = np.zeros(batch) if scale is None else np.asarray(scale, float)
-        for turn in range(1 + _REWEIGHTINGS if self.robust else 1):
-            total, mean_a, var_a = _moments(weight, a)
-            _, mean_f, var_f = _moments(weight, self.fixed)
-            sd_a, sd_f = np.sqrt(var_a + floor_a), np.sqrt(var_f + floor_f)
-            an, fn = (a - mean_a) / sd_a, (self.fixed - mean_f) / sd_f
-            if not self.robust:
-                break
-            if turn == 0 and scale is None:
-                measured = _residual_scale(an - fn, base)
-            if turn < _REWEIGHTINGS:
-                ratio = (an - fn) / (2 * measured[:, None, None]).astype(np.float32)
-                weight = base / (1 + ratio * ratio) ** 2
+        weight, judged = base, None
+        if held is not None:
+            seen_by = _Compared(a, self.fixed, held.pixel, *flat)
+            judged = _mean_square(seen_by, held.pixel, held.share, held.seen)
+            weight = self._robust(base, seen_by.residual)
+        elif self.robust:
+            for _ in range(_REWEIGHTINGS):
+                weight = self._robust(base, _Compared(a, self.fixed, weight, *flat).residual)
+        now = _Compared(a, self.fixed, weight, *flat)
 
-        residual = an - fn
         # A patch counts by its contrast over noise, free of the image's scale, and by how much of it may be seen.
         signal = np.sqrt(np.maximum(self._fixed_variance - self.noise**2, 0)) / (_FULL_CONTRAST * self.contrast)
         seen = base.sum(-1, keepdims=True)
         importance = np.minimum(signal, 1) * np.minimum(seen / (0.3 * size), 1) * size  # (B, P, 1)
         if self.isolated:
-            importance = importance * np.minimum(np.sqrt(var_a) / (_FULL_CONTRAST * spread), 1)
+            importance = importance * np.minimum(np.sqrt(now.variance) / (_FULL_CONTRAST * spread), 1)
         evidence = importance.sum((1, 2))
         share = importance / np.maximum(evidence, 1e-9)[:, None, None]
+        # A patch weighs in as a whole by the part of its pixels that still has a say.
+        kept = share * now.total / seen
 
-        def total_cost(scale: NDArray[np.float64]) -> NDArray[np.float64]:
-            square = residual * residual
-            if self.robust:
-                square = square / (1 + square / (4 * scale[:, None, None] ** 2).astype(np.float32))
-            return (share[..., 0] * (base * square).sum(-1) / seen[..., 0]).sum(1).astype(float)
-
-        after = _residual_scale(residual, base) if self.robust else measured
-        tail = (measured, after, total_cost(after), np.asarray(evidence, float))
-        cost = total_cost(measured)
-        correlation = (weight * an * fn).sum(-1, keepdims=True) / total
-        ncc = (share * correlation).sum((1, 2))
-        if jacobian is None:
-            return Terms(cost, ncc.astype(float), None, None, *tail)
-
-        j = np.asarray(jacobian, np.float32).reshape(batch, count, size, 6)
-        wj = j * weight[..., None]
-        sums = np.matmul(np.stack([np.ones_like(an), an, fn], -2), wj) / total[..., None]  # (B, P, 3, 6)
-        mean_j, along_a, along_f = sums[..., 0, :], sums[..., 1, :], sums[..., 2, :]
-        power = (weight * an * an).sum(-1, keepdims=True) / total
-        gradient = (along_a * (1 - power + correlation) - along_f) / sd_a
-        second = np.matmul(np.swapaxes(wj, -1, -2), j) / total[..., None] - _outer(mean_j)
-        matrix = (second - (2 - power)[..., None] * _outer(along_a)) / (sd_a**2)[..., None]
-        # Patches weigh in as a whole by the part of their pixels that still counts after the robust weights.
-        kept = share * total / seen
+        cost = _mean_square(now, weight, share, seen)
+        correlation = (weight * now.a * now.f).sum(-1, keepdims=True) / now.total
+        gradient, matrix = None, None
+        if jacobian is not None:
+            j = np.asarray(jacobian, np.float32).reshape(batch, count, size, 6)
+            gradient, matrix = _derivatives(now, weight, correlation, kept, j)
         return Terms(
+            cost if judged is None else judged,
             cost,
-            ncc.astype(float),
-            (kept * gradient).sum(1).astype(float),
-            (kept[..., None] * matrix).sum(1).astype(float),
-            *tail,
+            (share * correlation).sum((1, 2)).astype(float),
+            1 - _bounded(now.residual, base, share, seen),
+            gradient,
+            matrix,
+            [Weights(weight, share, seen)],
+            np.asarray(evidence, float),
         )
+
+    def _robust(self, base: Float, residual: Float) -> Float:
+        """Geman-McClure weights of residuals by their own robust scale, per pose."""
+        if not self.robust:
+            return base
+        ratio = residual / (_OUTLIER * _residual_scale(residual, base))[:, None, None].astype(np.float32)
+        return base / (1 + ratio * ratio) ** 2
+
+
+class _Compared:
+    """Both images' patches, normalised under weights: total, a, f, sd_a, variance (of the rendered), residual a - f."""
+
+    def __init__(self, moving: Float, fixed: Float, weight: Float, floor_a: Float, floor_f: Float) -> None:
+        self.total = weight.sum(-1, keepdims=True)
+        part = weight / self.total
+        mean_a, mean_f = (part * moving).sum(-1, keepdims=True), (part * fixed).sum(-1, keepdims=True)
+        a, f = moving - mean_a, fixed - mean_f
+        self.variance = (part * a * a).sum(-1, keepdims=True)
+        self.sd_a = np.sqrt(self.variance + floor_a)
+        self.a = a / self.sd_a
+        self.f = f / np.sqrt((part * f * f).sum(-1, keepdims=True) + floor_f)
+        self.residual = self.a - self.f
+
+
+def _mean_square(compared: _Compared, weight: Float, share: Float, seen: Float) -> NDArray[np.float64]:
+    """(B,) mean over patches, by their shares, of the weighted squared residual."""
+    square = (weight * compared.residual**2).sum(-1, keepdims=True)
+    return (share * square / seen).sum((1, 2)).astype(float)
+
+
+def _bounded(residual: Float, base: Float, share: Float, seen: Float) -> NDArray[np.float64]:
+    """(B,) mean of r^2 / (1 + r^2 / (2 s)^2) under one scale s for all."""
+    square = residual * residual
+    square = base * square / (1 + square * np.float32(1 / (2 * _RANKING_SCALE) ** 2))
+    return (share * square.sum(-1, keepdims=True) / seen).sum((1, 2)).astype(float)
+
+
+def _derivatives(
+    now: _Compared, weight: Float, correlation: Float, kept: Float, j: Float
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Half the gradient (B, 6) and Gauss-Newton matrix (B, 6, 6) of the cost; j is (B, P, K, 6)."""
+    wj = j * weight[..., None]
+    sums = np.matmul(np.stack([np.ones_like(now.a), now.a, now.f], -2), wj) / now.total[..., None]  # (B, P, 3, 6)
+    mean_j, along_a, along_f = sums[..., 0, :], sums[..., 1, :], sums[..., 2, :]
+    # Below 1 only where the floor of the standard deviation shows.
+    power = (weight * now.a * now.a).sum(-1, keepdims=True) / now.total
+    gradient = (along_a * (1 - power + correlation) - along_f) / now.sd_a
+    second = np.matmul(np.swapaxes(wj, -1, -2), j) / now.total[..., None] - _outer(mean_j)
+    matrix = (second - (2 - power)[..., None] * _outer(along_a)) / (now.sd_a**2)[..., None]
+    return (kept * gradient).sum(1).astype(float), (kept[..., None] * matrix).sum(1).astype(float)
 
 
 def noise_level(image: Float) -> float:

@@ -7,7 +7,7 @@ acceptance and its own reason to stop.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -15,15 +15,16 @@ from numpy.typing import NDArray
 
 from ..errors import Cancelled
 from ..geometry.se3 import Array, turn_about
-from .similarity import Terms
+from .similarity import Terms, Weights
 
 # 1 rad weighs as much as this many mm: about the distance of the anatomy's outline from its centre.
 LEVER_MM = 100.0
 _SCALE = np.array([LEVER_MM] * 3 + [1.0] * 3)
 _LARGEST_STEP = 40.0  # mm, with rotations taken at the lever
-_FIRST_DAMPING, _LARGEST_DAMPING = 1e-3, 1e6
+_SMALLEST_STEP = 0.02  # mm likewise: a shorter one is not worth a rendering
+_FIRST_DAMPING, _LARGEST_DAMPING = 1e-3, 1e4
 
-REASONS = ("converged", "stalled", "iterations", "budget")
+REASONS = ("converged", "stalled", "iterations", "budget", "dominated")
 
 
 class Objective(Protocol):
@@ -31,7 +32,7 @@ class Objective(Protocol):
 
     center: Array
 
-    def evaluate(self, ras_to_camera: Array, scale: NDArray[np.float64] | None) -> Terms: ...
+    def evaluate(self, ras_to_camera: Array, held: list[Weights] | None) -> Terms: ...
 
 
 @dataclass
@@ -55,7 +56,8 @@ def solve(
     objective: Objective,
     ras_to_camera: Array,
     iterations: int,
-    tolerance: float = 1e-4,
+    tolerance: float = 1e-3,
+    narrow: tuple[int, int] | None = None,
     on_step: Callable[[Array, Terms], None] | None = None,
     stop: Callable[[], str | None] | None = None,
 ) -> Solution:
@@ -66,6 +68,7 @@ def solve(
         ras_to_camera: (B, 4, 4) starts.
         iterations: largest number of steps tried, per start.
         tolerance: a start has converged when an accepted step lowers its cost by less than this part of it.
+        narrow: (after, keep): once `after` steps are done, only the `keep` starts with the best scores go on.
         on_step: called after each step with all poses and terms.
         stop: asked before each step; "cancelled" raises Cancelled, "budget" ends here.
 
@@ -74,12 +77,16 @@ def solve(
     """
     poses = np.array(ras_to_camera, float)
     batch = len(poses)
-    terms = _settled(objective.evaluate(poses, None))
+    terms = objective.evaluate(poses, None)
     damping = np.full(batch, _FIRST_DAMPING)
     reasons = ["iterations"] * batch
     active = np.ones(batch, bool)
     evaluations = 1
-    for _ in range(iterations):
+    for number in range(iterations):
+        if narrow and number == narrow[0]:
+            for row in np.argsort(-terms.score)[narrow[1] :]:
+                if active[row]:
+                    reasons[row], active[row] = "dominated", False
         word = stop() if stop else None
         if word == "cancelled":
             raise Cancelled
@@ -89,17 +96,18 @@ def solve(
         rows = np.flatnonzero(active)
         if not len(rows):
             break
-        candidates = _step(objective.center, poses[rows], _pick(terms, rows), damping[rows])
-        tried = objective.evaluate(candidates, terms.scale[rows])
+        present = terms.rows(rows)
+        candidates, lengths = _step(objective.center, poses[rows], present, damping[rows])
+        tried = objective.evaluate(candidates, present.weights)
         evaluations += 1
-        gain = terms.cost[rows] - tried.cost
+        gain = present.cost - tried.judged
         better = gain > 0
-        small = gain < tolerance * terms.cost[rows]
+        small = (gain < tolerance * present.cost) | (lengths < _SMALLEST_STEP)
         poses[rows[better]] = candidates[better]
-        _store(terms, rows[better], _settled(_pick(tried, np.flatnonzero(better))))
+        terms.put(rows[better], tried.rows(np.flatnonzero(better)))
         damping[rows] = np.where(better, np.maximum(damping[rows] / 5, 1e-7), damping[rows] * 8)
-        for row, good, tiny in zip(rows, better, small, strict=True):
-            if good and tiny:
+        for row, good, tiny, length in zip(rows, better, small, lengths, strict=True):
+            if tiny and (good or length < _SMALLEST_STEP):
                 reasons[row], active[row] = "converged", False
             elif damping[row] > _LARGEST_DAMPING:
                 reasons[row], active[row] = "stalled", False
@@ -108,8 +116,8 @@ def solve(
     return Solution(poses, terms, reasons, evaluations)
 
 
-def _step(center: Array, poses: Array, terms: Terms, damping: NDArray[np.float64]) -> Array:
-    """Poses after one damped Gauss-Newton step, no longer than _LARGEST_STEP."""
+def _step(center: Array, poses: Array, terms: Terms, damping: NDArray[np.float64]) -> tuple[Array, Array]:
+    """Poses after one damped Gauss-Newton step, no longer than _LARGEST_STEP, and the steps' lengths (mm at the lever)."""
     assert terms.matrix is not None and terms.gradient is not None
     matrix = terms.matrix / (_SCALE[:, None] * _SCALE)
     diagonal = np.einsum("bii->bi", matrix)
@@ -120,19 +128,4 @@ def _step(center: Array, poses: Array, terms: Terms, damping: NDArray[np.float64
     length = np.linalg.norm(xi, axis=1, keepdims=True)
     xi = xi * np.minimum(1, _LARGEST_STEP / np.maximum(length, 1e-12)) / _SCALE
     center_cam = poses[:, :3, :3] @ center + poses[:, :3, 3]
-    return turn_about(xi, center_cam) @ poses
-
-
-def _settled(terms: Terms) -> Terms:
-    """Terms of accepted poses: the robust scale follows the pose, and the cost is restated with it."""
-    return replace(terms, scale=terms.next_scale.copy(), cost=terms.next_cost.copy())
-
-
-def _pick(terms: Terms, rows: NDArray[np.intp]) -> Terms:
-    return Terms(*(None if value is None else value[rows] for value in vars(terms).values()))  # type: ignore[arg-type]
-
-
-def _store(terms: Terms, rows: NDArray[np.intp], new: Terms) -> None:
-    for name, value in vars(terms).items():
-        if value is not None:
-            value[rows] = getattr(new, name)
+    return turn_about(xi, center_cam) @ poses, np.minimum(length[:, 0], _LARGEST_STEP)

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from ..geometry.se3 import Array, inverse
 from .evidence import CutPrism, ray_weights
-from .similarity import LocalCorrelation, Patches, Terms, noise_level
+from .intensity import Scatter, fit_scatter
+from .similarity import LocalCorrelation, Patches, Terms, Weights, noise_level
 
 if TYPE_CHECKING:
     from ..geometry.carm import CArm
@@ -38,11 +39,8 @@ class View:
     from_first: Array
 
     @classmethod
-    def prepare(cls, xray: XrayImage, long_side: int, patch: int, from_first: Array, robust: bool, isolated: bool) -> View:
-        """The X-ray reduced to `long_side` pixels along its longer side, cut into patches."""
-        rows, columns = xray.carm.image_size
-        factor = min(1.0, long_side / max(rows, columns))
-        small = xray.resized(max(round(rows * factor), 2), max(round(columns * factor), 2))
+    def prepare(cls, small: XrayImage, patch: int, from_first: Array, robust: bool, isolated: bool) -> View:
+        """An X-ray, already reduced to the resolution wanted, cut into patches."""
         patches = Patches.tile(small.carm.image_size, patch)
         mask = np.ones(small.pixels.shape, np.float32) if small.mask is None else small.mask.astype(np.float32)
         correlation = LocalCorrelation(
@@ -82,6 +80,13 @@ def window(xray: XrayImage, corners: Array, camera_from_ras: Array, margin: floa
     )
 
 
+def reduced(xray: XrayImage, long_side: int) -> XrayImage:
+    """The X-ray with at most `long_side` pixels along its longer side."""
+    rows, columns = xray.carm.image_size
+    factor = min(1.0, long_side / max(rows, columns))
+    return xray if factor == 1 else xray.resized(max(round(rows * factor), 2), max(round(columns * factor), 2))
+
+
 class RigidObjective:
     """Local correlation of all views as a function of the first view's ras_to_camera (the solver's Objective)."""
 
@@ -91,40 +96,62 @@ class RigidObjective:
         self.views, self.projector, self.center = list(views), projector, np.asarray(center, float)
         self._prisms, self._prism_frame = list(prisms), prism_frame
 
-    def evaluate(self, ras_to_camera: Array, scale: NDArray[np.float64] | None) -> Terms:
-        """Terms at poses (B, 4, 4); `scale` (B, views)."""
+    def evaluate(self, ras_to_camera: Array, held: list[Weights] | None) -> Terms:
+        """Terms at poses (B, 4, 4); `held` per view."""
         parts = [
-            self._view_terms(view, view.from_first @ ras_to_camera, None if scale is None else scale[:, index])
+            self._view_terms(view, view.from_first @ ras_to_camera, held[index] if held else None)
             for index, view in enumerate(self.views)
         ]
+        if len(parts) == 1:
+            return parts[0]
         weight = np.stack([part.evidence for part in parts], 1)
         share = weight / np.maximum(weight.sum(1, keepdims=True), 1e-9)
-        gradient, matrix = 0.0, 0.0
+        gradient, matrix = np.zeros((len(ras_to_camera), 6)), np.zeros((len(ras_to_camera), 6, 6))
         for index, (view, part) in enumerate(zip(self.views, parts, strict=True)):
+            assert part.gradient is not None and part.matrix is not None
             # A twist of the first camera's axes, about the same point, seen in this camera's axes.
             turn = np.kron(np.eye(2), view.from_first[:3, :3])
-            gradient = gradient + share[:, index, None] * (part.gradient @ turn)
-            matrix = matrix + share[:, index, None, None] * (turn.T @ part.matrix @ turn)
-        combine = lambda name: (share * np.stack([getattr(p, name) for p in parts], 1)).sum(1)  # noqa: E731
-        return Terms(
-            combine("cost"),
-            combine("ncc"),
-            gradient,
-            matrix,
-            np.stack([p.scale for p in parts], 1),
-            np.stack([p.next_scale for p in parts], 1),
-            combine("next_cost"),
-            weight.sum(1),
+            gradient += share[:, index, None] * (part.gradient @ turn)
+            matrix += share[:, index, None, None] * (turn.T @ part.matrix @ turn)
+        judged, cost, ncc, score = (
+            (share * np.stack([getattr(part, name) for part in parts], 1)).sum(1)
+            for name in ("judged", "cost", "ncc", "score")
         )
+        weights = [part.weights[0] for part in parts]
+        return Terms(judged, cost, ncc, score, gradient, matrix, weights, weight.sum(1))
 
     def correlations(self, ras_to_camera: Array) -> list[float]:
         """Each view's own similarity at one pose (4, 4)."""
-        return [float(self._view_terms(view, (view.from_first @ ras_to_camera)[None], None).ncc[0]) for view in self.views]
+        return [
+            float(self._view_terms(view, (view.from_first @ ras_to_camera)[None], None).ncc[0]) for view in self.views
+        ]
 
-    def _view_terms(self, view: View, ras_to_camera: Array, scale: NDArray[np.float64] | None) -> Terms:
+    def fitted_scatter(self, index: int, xray: XrayImage, ras_to_camera: Array) -> Scatter:
+        """The scatter of one view that agrees best with what is rendered at a pose (4, 4) of the first view.
+
+        Args:
+            xray: that view's X-ray at this objective's resolution, nothing taken off it.
+        """
+        view = self.views[index]
+        camera_to_ras = inverse(view.from_first @ ras_to_camera)[None]
+        rendered = self.projector.project(view.carm, camera_to_ras, pixels=view.patches.pixels)
+        extra = self._missing(view, camera_to_ras)
+
+        def agreement(scatter: Scatter) -> float:
+            pixels = scatter.removed(xray).pixels
+            correlation = view.correlation.like(view.patches.take(pixels), noise_level(pixels))
+            return float(correlation(rendered, None, extra).score[0])
+
+        return fit_scatter(agreement)
+
+    def _missing(self, view: View, camera_to_ras: Array) -> NDArray[np.float32] | None:
+        if not self._prisms:
+            return None
+        return ray_weights(self._prisms, self._prism_frame, camera_to_ras, view.points)
+
+    def _view_terms(self, view: View, ras_to_camera: Array, held: Weights | None) -> Terms:
         camera_to_ras = inverse(ras_to_camera)
         images, jacobians = self.projector.project(
             view.carm, camera_to_ras, pixels=view.patches.pixels, center=self.center, jacobian=True
         )
-        extra = ray_weights(self._prisms, self._prism_frame, camera_to_ras, view.points) if self._prisms else None
-        return view.correlation(images, jacobians, extra, scale)
+        return view.correlation(images, jacobians, self._missing(view, camera_to_ras), held)
