@@ -9,7 +9,7 @@ Lengths are millimetres at the detector. An image of a batch is [row, column]; a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -79,23 +79,23 @@ def draw_effects(
     uniform = lambda low, high, *shape: rng.uniform(low, high, (n, *shape))  # noqa: E731
     log_uniform = lambda low, high: np.exp(uniform(np.log(low), np.log(high)))  # noqa: E731
     shown = chance(display)
-    effects = Effects(
-        scale=log_uniform(0.75, 1.25),
-        hardening=uniform(0, 0.05),
-        blur=uniform(0, 1.2),
-        scatter=uniform(0, 1.0) * chance(0.85),
-        scatter_width=log_uniform(25, 150),
-        photons=log_uniform(60, 6000),
-        gamma=np.where(shown, log_uniform(0.6, 1.6), 1),
-        enhance=np.where(chance(display / 2), uniform(0.2, 1.5), 0),
-        enhance_width=uniform(2, 10),
-        tilt=np.where(shown[:, None], rng.normal(0, 0.15, (n, 2)), 0),
-        collimator=_draw_collimator(rng, n, extent, chance(clutter)),
-        leak=log_uniform(0.003, 0.05),
-        rods=_draw_rods(rng, n, extent, chance(clutter)),
-        arms=_draw_arms(rng, n, extent, chance(clutter / 2)),
-    )
-    return Effects(**{field.name: getattr(effects, field.name).astype(np.float32) for field in fields(effects)})
+    drawn: dict[str, NDArray] = {
+        "scale": log_uniform(0.75, 1.25),
+        "hardening": uniform(0, 0.05),
+        "blur": uniform(0, 1.2),
+        "scatter": uniform(0, 1.0) * chance(0.85),
+        "scatter_width": log_uniform(25, 150),
+        "photons": log_uniform(60, 6000),
+        "gamma": np.where(shown, log_uniform(0.6, 1.6), 1),
+        "enhance": np.where(chance(display / 2), uniform(0.2, 1.5), 0),
+        "enhance_width": uniform(2, 10),
+        "tilt": np.where(shown[:, None], rng.normal(0, 0.15, (n, 2)), 0),
+        "collimator": _draw_collimator(rng, n, extent, chance(clutter)),
+        "leak": log_uniform(0.003, 0.05),
+        "rods": _draw_rods(rng, n, extent, chance(clutter)),
+        "arms": _draw_arms(rng, n, extent, chance(clutter / 2)),
+    }
+    return Effects(**{name: values.astype(np.float32) for name, values in drawn.items()})
 
 
 def _draw_collimator(rng: np.random.Generator, n: int, extent: NDArray, used: NDArray) -> NDArray:

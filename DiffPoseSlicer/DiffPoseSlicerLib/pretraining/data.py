@@ -54,14 +54,14 @@ class Source:
             noise = rng.standard_normal(shape, dtype=np.float32)[self._part]
             paths = projector.project(self.carm, poses).reshape(-1, *self.carm.image_size)
             images, lit = form(paths, self._effects(effects, np.asarray), self.carm, noise)
-            images = np.where(fill[:, None, None] & ~lit, _mean(images, lit), images)
-            images = torch.from_numpy(images.astype(np.float32, copy=False))
+            filled = np.where(fill[:, None, None] & ~lit, _mean(images, lit), images)
+            images = torch.from_numpy(filled.astype(np.float32, copy=False))
         else:
             generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
-            noise = torch.randn(shape, device=self.device, generator=generator)[self._part]
+            static = torch.randn(shape, device=self.device, generator=generator)[self._part]
             paths = projector.project_torch(self.carm, poses).reshape(-1, *self.carm.image_size)
             on_device = lambda array: torch.from_numpy(array.copy()).to(self.device)  # noqa: E731
-            images, lit = form(paths, self._effects(effects, on_device), self.carm, noise, torch)
+            images, lit = form(paths, self._effects(effects, on_device), self.carm, static, torch)
             images = torch.where(on_device(fill)[:, None, None] & ~lit, _mean(images, lit), images)
         return images, torch.from_numpy(offsets.astype(np.float32)).to(self.device)
 

@@ -119,14 +119,18 @@ class Job:
         job = cls(folder, data)
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            part = folder / "ct.npy.part"
-            with open(part, "wb") as file:
-                np.save(file, ct.hu, allow_pickle=False)
-            replace_file(part, folder / "ct.npy")
-            job._write()  # last: a folder without it is no job yet
+            job._write()
+            job._keep(ct)
         except OSError as error:
             raise InputError(f"The job folder {folder.name} cannot be written: {reason(error)}.") from None
         return job
+
+    def _keep(self, ct: CTVolume) -> None:
+        """Put the CT into the folder."""
+        part = self.folder / "ct.npy.part"
+        with open(part, "wb") as file:
+            np.save(file, ct.hu, allow_pickle=False)
+        replace_file(part, self.folder / "ct.npy")
 
     def _renewed(self, ct: CTVolume, task: Task, settings: Settings, preset: str) -> Job:
         advice = "choose another folder for it"
@@ -145,6 +149,8 @@ class Job:
             raise InputError(
                 f"The job folder {self.folder.name} trains another network (preset {self.preset!r}): {advice}."
             )
+        if not (self.folder / "ct.npy").exists():  # a crash while the job was made
+            self._keep(ct)
         if settings.seconds > self.settings.seconds:
             self.settings, self.preset = settings, preset
             self._data |= {"settings": settings.to_json(), "preset": preset}

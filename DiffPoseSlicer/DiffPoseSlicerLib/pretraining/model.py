@@ -49,7 +49,7 @@ class PoseModel:
         self.task = task
         self.notes = notes
         self.data = data
-        self._network = network.eval().to(memory_format=torch.channels_last)
+        self._network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._calibration = np.array(data.get("calibration", [1.0] * 6))
 
     @classmethod
@@ -59,7 +59,8 @@ class PoseModel:
         Raises:
             InputError: no job, nothing learnt yet, or a file is damaged or of another version.
         """
-        folder, notes = Path(job_folder), ()
+        folder = Path(job_folder)
+        notes: tuple[str, ...] = ()
         if (folder / "model.safetensors").is_file():
             tensors, data = load_checkpoint(folder / "model.safetensors")
         else:

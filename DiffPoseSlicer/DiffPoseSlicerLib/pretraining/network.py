@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """What rebuilds a network: input size in pixels, first stage's channels, blocks a stage, stem's step, hidden units."""
+    """What rebuilds a network: input size in pixels, channels of the first stage, blocks a stage, stem, hidden."""
 
     rows: int
     columns: int

@@ -138,8 +138,8 @@ class Settings:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Settings:
-        known = {field.name for field in fields(cls)}
-        return cls(**{k: tuple(v) if k == "depths" else v for k, v in data.items() if k in known})
+        known: dict[str, Any] = {field.name: data[field.name] for field in fields(cls) if field.name in data}
+        return cls(**known | {"depths": tuple(data["depths"])})
 
 
 # By name; `tiny` is for tests: it learns next to nothing.

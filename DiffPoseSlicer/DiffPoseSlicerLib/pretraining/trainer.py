@@ -55,7 +55,7 @@ class Trainer:
         rows, columns = self.source.carm.image_size
         self.config = NetworkConfig(rows, columns, settings.width, settings.depths, settings.hidden, settings.stem)
         network = PoseNetwork(self.config, job.task.ranges)
-        self.network = network.to(self.device, memory_format=torch.channels_last)
+        self.network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
             self.network.parameters(), settings.rate, betas=(0.9, 0.99), weight_decay=settings.decay
@@ -237,7 +237,9 @@ class Trainer:
         self.reporter.log(
             f"Done: {self.step} steps, {self.seconds:.0f} s, median validation mTRE {float(errors.median()):.1f} mm."
         )
-        self.reporter.progress(report | {"state": "done"})
+        self.reporter.progress(
+            report | {"state": "done", "imagesPerSecond": round(self._images / max(self.seconds, 1), 1)}
+        )
 
     def description(self) -> dict[str, Any]:
         """What turns tensors back into a model."""
