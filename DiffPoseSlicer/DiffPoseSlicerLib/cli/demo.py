@@ -13,6 +13,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "-o", "--output", default="out/demo", metavar="DIR", help="where pictures go (default out/demo)"
     )
+    parser.add_argument("--preset", default="quick", choices=("tiny", "quick", "standard"), help="of the training")
     options.add_device(parser)
 
 
@@ -20,4 +21,7 @@ def run(args: argparse.Namespace) -> None:
     """Run the demonstration."""
     from ..evaluation.demo import demo
 
-    demo(seed=args.seed, out=args.output, device=args.device)
+    from .progress import ProgressLine
+
+    with ProgressLine(every=20) as line:
+        demo(seed=args.seed, out=args.output, device=args.device, preset=args.preset, show_progress=line)
