@@ -41,8 +41,12 @@ truth, start = Pose.read(folder / "truth.json"), Pose.read(folder / "start.json"
 xrays = [XrayImage.read(folder / "xray.npy", carm)]
 if {missing!r} == "torch":
     result = register(ct, xrays, start)
-else:  # the slow renderer: one start, one level
-    result = Registrar(ct).register(xrays, start.ras_to_camera[None], plan=PLAN[1:2])
+else:  # the slow renderer: hardly any training, two starts, one level
+    from DiffPoseSlicerLib.pretraining.pretrain import pretrain
+    from DiffPoseSlicerLib.pretraining.settings import preset
+    model = pretrain(ct, carm, out=folder / "job", settings=preset("tiny", most_steps=2))
+    candidates = np.stack([start.ras_to_camera, model.predict(xrays[0]).ras_to_camera])
+    result = Registrar(ct).register(xrays, candidates, plan=PLAN[1:2])
 points = np.vstack([ct.center + 50 * np.eye(3), ct.center]).T
 moved = [pose.ras_to_camera[:3, :3] @ points + pose.ras_to_camera[:3, 3:] for pose in (result.pose, truth)]
 error = float(np.linalg.norm(moved[0] - moved[1], axis=0).mean())

@@ -20,7 +20,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the demonstration."""
     from ..evaluation.demo import demo
-
     from .progress import ProgressLine
 
     with ProgressLine(every=20) as line:

@@ -132,7 +132,7 @@ def output_file(path: str, endings: tuple[str, ...]) -> Path:
 
 
 def output_folder(path: str, own: str | None = None) -> Path:
-    """A folder to be filled: made if need be, and empty, or holding the file `own`, which tells it for one of ours.
+    """A folder to be filled and perhaps still to be made: empty, or holding the file `own` that tells it for ours.
 
     Raises:
         InputError: it holds something else, or is a file.
@@ -142,5 +142,4 @@ def output_folder(path: str, own: str | None = None) -> Path:
         raise InputError(f"The output {folder.name} is a file; name a folder.")
     if folder.is_dir() and any(folder.iterdir()) and not (own and (folder / own).exists()):
         raise InputError(f"The folder {folder.name} is not empty; name a new one, so that nothing of yours is touched.")
-    folder.mkdir(parents=True, exist_ok=True)
     return folder

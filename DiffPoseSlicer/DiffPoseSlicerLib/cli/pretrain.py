@@ -70,12 +70,13 @@ def _job_folder(args: argparse.Namespace) -> Path:
     from ..geometry.carm import CArm
     from ..pretraining.pretrain import make_job
 
+    folder = options.output_folder(args.output, own="job.json")
     carm, ct = CArm.read(args.carm), options.read_ct(args.ct)
     job = make_job(
         ct,
         carm,
         args.view,
-        out=options.output_folder(args.output, own="job.json"),
+        out=folder,
         rotation=args.rotation,
         translation=args.translation,
         lao_rao=args.lao_rao,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +50,8 @@ def run(args: argparse.Namespace) -> None:
     xrays = read_xrays(args.xrays, args.carm)
     start = _start(kind, file)
     ct = options.read_ct(args.ct)
+    for note in _notes(start, ct):
+        print(f"Note: {note}", file=sys.stderr)
     given = {"view": args.view, "rotation": args.rotation, "translation": args.translation}
     center = args.center if args.center is not None else getattr(start, "center", None)
     with ProgressLine() as line:
@@ -134,6 +137,14 @@ def _start(kind: str, file: str) -> Any:
 
         return PoseModel.load(file)
     return kind
+
+
+def _notes(model: Any, ct: CTVolume) -> list[str]:
+    """What is worth knowing of a model; nothing of another start."""
+    notes = list(getattr(model, "notes", ()))
+    if getattr(model, "fingerprint", ct.fingerprint) != ct.fingerprint:
+        notes.append("The model was prepared from another CT, or from another crop of this one.")
+    return notes
 
 
 def _words(step: Progress) -> str:

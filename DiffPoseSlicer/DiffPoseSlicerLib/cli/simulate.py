@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(
             f"--scatter is {args.scatter:g}; give the ratio of scattered to primary radiation, such as 0.3."
         )
+    folder = options.output_folder(args.output)
     carm, ct = CArm.read(args.carm), options.read_ct(args.ct)
     images = simulate(
         ct,
@@ -55,7 +56,6 @@ def run(args: argparse.Namespace) -> None:
         exposure=Exposure(photons=args.photons, scatter=args.scatter),
         device=args.device,
     )
-    folder = options.output_folder(args.output)
     with ProgressLine() as line:
         for done, _ in enumerate(write_simulated(images, folder, f".{args.format}"), 1):
             line(f"{done} of {args.n} images simulated")

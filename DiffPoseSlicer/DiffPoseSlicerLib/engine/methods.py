@@ -161,11 +161,13 @@ class Engine:
         from ..pretraining.model import PoseModel
 
         folder = Path(text(params, "folder"))
-        key = f"{folder.absolute()}|{_stamps(sorted(folder.glob('*')) if folder.is_dir() else [])}"
+        key = f"{folder.absolute()}|{_stamps(sorted(folder.glob('*.safetensors')))}"
         model = self._models.get(key) or self._models.put(key, PoseModel.load(folder))
         return {
             "model": key,
             "held": self._held(),
+            "notes": list(model.notes),
+            "fingerprint": model.fingerprint,
             "view": model.view,
             "carm": model.carm.to_json(),
             "center": np.asarray(model.center, float).tolist(),

@@ -100,9 +100,13 @@ def simulate(
 
 
 def write_simulated(images: Iterator[Simulated], folder: Path, ending: str = ".png") -> Iterator[Path]:
-    """Write carm.json and, image by image, xray_000.png (or .tiff) and truth_000.json; gives each image's path."""
+    """Make the folder and write carm.json, then, image by image, xray_000.png (or .tiff) and truth_000.json.
+
+    Gives the path of each image once it is written.
+    """
     for number, image in enumerate(images):
         if number == 0:
+            folder.mkdir(parents=True, exist_ok=True)
             image.carm.write(folder / "carm.json")
         path = folder / f"xray_{number:03d}{ending}"
         write_pixels(path, image.stored, stored_spacing(image.carm))
