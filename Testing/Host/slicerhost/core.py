@@ -205,3 +205,5 @@ def _follow_subject_hierarchy(scene: Any) -> None:
             hierarchy.CreateItem(hierarchy.GetSceneItemID(), node)
 
     scene.AddObserver(scene.NodeAddedEvent, added)
+    restore = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode  # makes the node where it is missing
+    scene.AddObserver(scene.EndCloseEvent, lambda *_: restore(scene))

@@ -155,7 +155,8 @@ class _DoubleValue(QtWidgets.QWidget):
     def _refresh(self) -> None:
         self._updating = True
         self._box.setRange(max(self._low, -_UNBOUNDED), min(self._high, _UNBOUNDED))
-        self._box.setValue(self._value)
+        if self._box.value() != self._value:  # setting it again would rewrite what is being typed
+            self._box.setValue(self._value)
         span = self._high - self._low
         if 0 < span < _UNBOUNDED:
             self._slider.setValue(round((self._value - self._low) / span * _SLIDER_STEPS))

@@ -52,6 +52,7 @@ class LayoutManager(QtCore.QObject):
         if description:
             self._root = self._build(ElementTree.fromstring(description))
             self._box.addWidget(self._root)
+            self._root.show()
         if old is not None:
             old.deleteLater()
         if self._node.GetViewArrangement() != self._arrangement:

@@ -9,7 +9,7 @@ from PySide6 import QtCore, QtWidgets
 from PySide6.QtCore import Property, Signal
 
 from . import ctkwidgets
-from .nodewidgets import SceneObserver, qMRMLNodeComboBox, qMRMLWidget, qSlicerWidget
+from .nodewidgets import SceneObserver, observe, qMRMLNodeComboBox, qMRMLWidget, qSlicerWidget
 
 
 class qSlicerSimpleMarkupsWidget(qSlicerWidget):
@@ -51,7 +51,7 @@ class qSlicerSimpleMarkupsWidget(qSlicerWidget):
             self._observed.RemoveObserver(self._tag)
         self._observed = node
         if node is not None:
-            self._tag = node.AddObserver(vtk.vtkCommand.AnyEvent, lambda *_: self._fill())
+            self._tag = observe(node, vtk.vtkCommand.AnyEvent, self._fill)
         self._place.setCurrentNode(node)
         self._fill()
         self.markupsNodeChanged.emit()
@@ -120,7 +120,7 @@ class qSlicerMarkupsPlaceWidget(qSlicerWidget):
         interaction = scene.GetNodeByID("vtkMRMLInteractionNodeSingleton") if scene is not None else None
         if interaction is not None:
             self._interaction = interaction
-            interaction.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._refresh())
+            observe(interaction, vtk.vtkCommand.ModifiedEvent, self._refresh)
 
     def _refresh(self) -> None:
         active = self._place_mode()
@@ -220,7 +220,7 @@ class qMRMLSequenceBrowserSeekWidget(qMRMLWidget):
             self._node.RemoveObserver(self._tag)
         self._node = node
         if node is not None:
-            self._tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._refresh())
+            self._tag = observe(node, vtk.vtkCommand.ModifiedEvent, self._refresh)
         self._refresh()
 
     def _refresh(self) -> None:

@@ -2,14 +2,32 @@
 
 from __future__ import annotations
 
+import weakref
+from collections.abc import Callable
 from typing import Any
 
+import shiboken6
 import slicer
 import vtk
 from PySide6 import QtWidgets
 from PySide6.QtCore import Property, Signal
 
 from .qtmodules import custom_widgets
+
+
+def observe(subject: Any, event: Any, method: Callable[[], None]) -> int:
+    """Call a widget's method at a VTK event, for as long as the widget lives. Returns the observer's tag."""
+    reference = weakref.WeakMethod(method)
+
+    def call(*_arguments: Any) -> None:
+        alive = reference()
+        if alive is None or not shiboken6.isValid(alive.__self__):
+            subject.RemoveObserver(tag)
+        else:
+            alive()
+
+    tag = subject.AddObserver(event, call)
+    return tag
 
 
 class SceneObserver:
@@ -30,7 +48,7 @@ class SceneObserver:
         self._scene_tags = ()
         if scene is not None:
             events = (scene.NodeAddedEvent, scene.NodeRemovedEvent, scene.EndBatchProcessEvent, scene.EndCloseEvent)
-            self._scene_tags = tuple(scene.AddObserver(event, lambda *_: self._changed()) for event in events)
+            self._scene_tags = tuple(observe(scene, event, self._changed) for event in events)
         self.scene_changed()
         if hasattr(self, "mrmlSceneChanged"):
             self.mrmlSceneChanged.emit(scene)
@@ -184,7 +202,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, SceneObserver):
             self._current.RemoveObserver(self._current_tag)
         self._current = node
         if node is not None:
-            self._current_tag = node.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._retitle())
+            self._current_tag = observe(node, vtk.vtkCommand.ModifiedEvent, self._retitle)
         self.currentNodeChanged.emit(node)
         self.currentNodeIDChanged.emit(node.GetID() if node is not None else "")
 
@@ -316,7 +334,7 @@ class qMRMLSegmentSelectorWidget(qMRMLWidget):
         self._tags = []
         if segmentation is not None:
             for event in (segmentation.SegmentAdded, segmentation.SegmentRemoved, segmentation.SegmentModified):
-                self._tags.append((segmentation, segmentation.AddObserver(event, lambda *_: self._fill())))
+                self._tags.append((segmentation, observe(segmentation, event, self._fill)))
         self._fill()
         self.currentNodeChanged.emit(node)
 

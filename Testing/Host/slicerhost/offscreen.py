@@ -1,7 +1,7 @@
 """Slice, 3D and plot views drawn off screen by Slicer's real displayable managers, no Qt: ``view.image()`` is an array.
 
 core = start_core()
-view = SliceView((400, 300), name="Red", orientation="Axial")
+view = SliceView((400, 300), "Red", "Axial")
 view.show_volume(volume)
 write_png(view.image(), "red.png")
 """
@@ -52,10 +52,34 @@ _MANAGERS_2D = (
 )
 
 
-class View:
+class OnePerTag(type):
+    """Metaclass of the views: asking again for a tag gives the same view, resized.
+
+    A node shown twice would have two sizes, and VTK calls observers of views that Python collects as garbage; so there
+    is one view for a tag, and it lives as long as the process.
+    """
+
+    def __init__(cls, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        cls._views: dict[str, Any] = {}
+
+    def __call__(cls, size: tuple[int, int] = (400, 400), tag: str = "", orientation: str | None = None) -> Any:
+        tag = tag or cls.default_tag
+        if tag not in cls._views:
+            cls._views[tag] = super().__call__(size, tag)
+        view = cls._views[tag]
+        view.resize(size)
+        if orientation:
+            view.node.SetOrientation(orientation)
+        return view
+
+
+class View(metaclass=OnePerTag):
     """A render window, its interactor and a group of displayable managers around one view node."""
 
-    def __init__(self, size: tuple[int, int], factory: Any, managers: tuple[str, ...], layers: int) -> None:
+    default_tag = ""
+
+    def __init__(self, factory: Any, managers: tuple[str, ...], layers: int) -> None:
         self.core = start_core()
         self.window = vtk.vtkRenderWindow()
         self.window.SetOffScreenRendering(1)
@@ -74,8 +98,6 @@ class View:
         self.interactor.SetInteractorStyle(vtk.vtkInteractorStyleUser())
         self.interactor.Initialize()
         self.managers = _managers(factory, managers, self.core.application_logic, self.renderer)
-        self.size = size
-        self.window.SetSize(*size)
         self.node: Any = None
 
     def on_render_request(self, callback: Callable[[], None]) -> None:
@@ -94,10 +116,12 @@ class View:
 
 
 class ThreeDView(View):
-    """A 3D view. ``tag`` is the singleton tag of its view node; an existing node with that tag is used."""
+    """``ThreeDView(size, tag)``: a 3D view. ``tag`` is its view node's; a node with that tag is used or made."""
 
-    def __init__(self, size: tuple[int, int] = (400, 400), tag: str = "1") -> None:
-        super().__init__(size, slicer.vtkMRMLThreeDViewDisplayableManagerFactory, _MANAGERS_3D, layers=1)
+    default_tag = "1"
+
+    def __init__(self, _size: tuple[int, int], tag: str) -> None:
+        super().__init__(slicer.vtkMRMLThreeDViewDisplayableManagerFactory, _MANAGERS_3D, layers=1)
         self.renderer.GradientBackgroundOn()
         self.logic = slicer.vtkMRMLViewLogic()
         self.logic.SetMRMLApplicationLogic(self.core.application_logic)
@@ -129,10 +153,12 @@ class ThreeDView(View):
 
 
 class SliceView(View):
-    """A slice view. ``name`` is its layout name ("Red"); an existing slice node with that tag is used."""
+    """``SliceView(size, tag, orientation)``: a slice view. ``tag`` is its slice node's, "Red" for example."""
 
-    def __init__(self, size: tuple[int, int] = (400, 400), name: str = "Red", orientation: str | None = None) -> None:
-        super().__init__(size, slicer.vtkMRMLSliceViewDisplayableManagerFactory, _MANAGERS_2D, layers=2)
+    default_tag = "Red"
+
+    def __init__(self, _size: tuple[int, int], tag: str) -> None:
+        super().__init__(slicer.vtkMRMLSliceViewDisplayableManagerFactory, _MANAGERS_2D, layers=2)
         self.renderer.GetActiveCamera().ParallelProjectionOn()
         self._actor = _image_actor()
         self._connection: Any = None
@@ -141,20 +167,17 @@ class SliceView(View):
         self.logic.SetMRMLApplicationLogic(self.core.application_logic)
         self.core.application_logic.GetSliceLogics().AddItem(self.logic)
         self.logic.SetMRMLScene(scene)
-        self.node = scene.GetSingletonNode(name, "vtkMRMLSliceNode")
+        self.node = scene.GetSingletonNode(tag, "vtkMRMLSliceNode")
         if self.node is None:
-            self.node = self.logic.AddSliceNode(name)
+            self.node = self.logic.AddSliceNode(tag)
         else:
             self.logic.SetSliceNode(self.node)
-        if orientation:
-            self.node.SetOrientation(orientation)
         self.managers.SetMRMLDisplayableNode(self.node)
         self.logic.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: self._connect())
         self.style = slicer.vtkMRMLSliceViewInteractorStyle()
         self.style.SetSliceLogic(self.logic)
         self.style.SetDisplayableManagers(self.managers)
         self.style.SetInteractor(self.interactor)
-        self.resize(size)
         self._connect()
 
     def _connect(self) -> None:

@@ -9,15 +9,17 @@ import slicer
 import vtk
 
 from .core import start_core
-from .offscreen import Image, grab
+from .offscreen import Image, OnePerTag, grab
 
 _BOTTOM, _LEFT = vtk.vtkAxis.BOTTOM, vtk.vtkAxis.LEFT
 
 
-class PlotView:
-    """Shows the chart its plot view node names. ``tag`` is the node's singleton tag."""
+class PlotView(metaclass=OnePerTag):
+    """``PlotView(size, tag)``: shows the chart that its plot view node names."""
 
-    def __init__(self, size: tuple[int, int] = (400, 250), tag: str = "PlotView1") -> None:
+    default_tag = "PlotView1"
+
+    def __init__(self, _size: tuple[int, int], tag: str) -> None:
         self.core = start_core()
         scene = self.core.scene
         node = scene.GetSingletonNode(tag, "vtkMRMLPlotViewNode")
@@ -35,7 +37,6 @@ class PlotView:
         self.view.SetRenderWindow(self.window)
         self.chart = vtk.vtkChartXY()
         self.view.GetScene().AddItem(self.chart)
-        self.resize(size)
         self._request: Callable[[], None] = lambda: None
         self._observed: list[tuple[Any, int]] = []
         self._observe(self.node)

@@ -98,6 +98,9 @@ def _install_properties() -> None:
         if isinstance(value, type) and issubclass(value, QtCore.QObject)
     }
     for cls in classes:
+        if "__getattribute__" in cls.__dict__:  # QObject's, and those of a few subclasses
+            _route_connect(cls)
+    for cls in classes:
         meta = getattr(cls, "staticMetaObject", None)
         if meta is None or meta.className() != cls.__name__:
             continue
@@ -108,6 +111,21 @@ def _install_properties() -> None:
                 own = cls.__dict__.get(name)
                 if isinstance(value, PythonQtProperty) and own is not None and not isinstance(own, PythonQtProperty):
                     setattr(cls, name, PythonQtProperty(name, own))
+
+
+def _route_connect(cls: Any) -> None:
+    """Make ``connect`` and ``disconnect`` ours. A class's own attribute lookup puts PySide6's ahead of the class dict
+    (and serves QtCore.Property): it has to be wrapped, not replaced."""
+    lookup = cls.__getattribute__
+
+    def _qobject_getattribute(self: Any, name: str) -> Any:
+        if name == "connect":
+            return types.MethodType(connect, self)
+        if name == "disconnect":
+            return types.MethodType(disconnect, self)
+        return lookup(self, name)
+
+    cls.__getattribute__ = _qobject_getattribute
 
 
 def _install_property(cls: Any, name: str) -> None:
@@ -202,17 +220,6 @@ def _key(sender: Any, text: str, function: Any) -> tuple[Any, str, Any]:
 
 # ------------------------------------------------------------------------------------------------------------- QObject
 def _patch_qobject() -> None:
-    # QObject's own attribute lookup puts connect and disconnect ahead of the class dict (and serves QtCore.Property):
-    # it has to be wrapped, not replaced.
-    lookup = QtCore.QObject.__getattribute__
-
-    def _qobject_getattribute(self: Any, name: str) -> Any:
-        if name == "connect":
-            return types.MethodType(connect, self)
-        if name == "disconnect":
-            return types.MethodType(disconnect, self)
-        return lookup(self, name)
-
     find_all, find_one = QtCore.QObject.findChildren, QtCore.QObject.findChild
 
     def find_children(self: Any, kind: Any = None, name: str | None = None, *options: Any) -> list[Any]:
@@ -227,7 +234,6 @@ def _patch_qobject() -> None:
         return find_one(self, kind or QtCore.QObject, *(() if name is None else (name, *options)))
 
     qobject = QtCore.QObject
-    qobject.__getattribute__ = _qobject_getattribute
     qobject.className = lambda self: self.metaObject().className()
     qobject.delete = lambda self: shiboken6.delete(self)
     qobject.name = property(
@@ -235,5 +241,26 @@ def _patch_qobject() -> None:
         lambda self, value: qobject.setProperty(self, "objectName", value),
     )
     qobject.findChildren, qobject.findChild = find_children, find_child
-    for cls in (QtWidgets.QDialog, QtWidgets.QMessageBox, QtWidgets.QMenu, QtCore.QCoreApplication, QtCore.QEventLoop):
+    for cls in (QtWidgets.QMenu, QtCore.QCoreApplication, QtCore.QEventLoop):
         cls.exec_ = cls.exec
+    _patch_dialogs()
+
+
+def _patch_dialogs() -> None:
+    """``slicer.util`` calls ``deleteLater`` on a dialog before ``exec_``, which is right inside Slicer's event loop.
+    Tests run outside of any: there Qt would delete the dialog as soon as it opens, so that has to wait for its end."""
+    delete_later, execute = QtWidgets.QDialog.deleteLater, QtWidgets.QDialog.exec
+
+    def delete_dialog_later(self: Any) -> None:
+        if QtCore.QThread.currentThread().loopLevel():
+            delete_later(self)
+        else:
+            self._delete_after_exec = True
+
+    def execute_dialog(self: Any) -> int:
+        result = execute(self)
+        if getattr(self, "_delete_after_exec", False):
+            delete_later(self)
+        return result
+
+    QtWidgets.QDialog.deleteLater, QtWidgets.QDialog.exec_ = delete_dialog_later, execute_dialog

@@ -9,6 +9,8 @@ from typing import Any
 from PySide6 import QtCore, QtGui, QtTest, QtWidgets
 from PySide6.QtCore import QPoint, Qt
 
+NO_BUTTON = Qt.MouseButton.NoButton  # for ``drag``: move only
+
 
 class NotReachable(AssertionError):
     """A user could not have done that: the widget is hidden, disabled or out of sight."""
@@ -117,17 +119,19 @@ def drag(
     button: Any = Qt.MouseButton.LeftButton,
     on_step: Callable[[], None] | None = None,
 ) -> None:
-    """Press at ``start``, move in steps to ``end``, release; positions in widget pixels."""
+    """Press at ``start``, move in steps to ``end``, release; positions in widget pixels. NO_BUTTON only moves."""
     show(widget)
     none = Qt.KeyboardModifier.NoModifier
-    QtTest.QTest.mousePress(widget, button, none, QPoint(*start))
+    if button != NO_BUTTON:
+        QtTest.QTest.mousePress(widget, button, none, QPoint(*start))
     for step in range(1, steps + 1):
         x, y = (round(a + (b - a) * step / steps) for a, b in zip(start, end, strict=True))
         _move(widget, QPoint(x, y), button)
         process_events()
         if on_step is not None:
             on_step()
-    QtTest.QTest.mouseRelease(widget, button, none, QPoint(*end))
+    if button != NO_BUTTON:
+        QtTest.QTest.mouseRelease(widget, button, none, QPoint(*end))
     process_events()
 
 

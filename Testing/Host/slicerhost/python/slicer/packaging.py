@@ -12,8 +12,8 @@ from packaging.requirements import Requirement
 
 def load_requirements(path: str | Path) -> list[Requirement]:
     """The requirements of a requirements.txt file."""
-    lines = (line.split("#")[0].strip() for line in Path(path).read_text().splitlines())
-    return [Requirement(line) for line in lines if line]
+    lines = map(str.strip, Path(path).read_text().splitlines())
+    return [Requirement(line) for line in lines if line and not line.startswith(("#", "-"))]
 
 
 def pip_check(req: Any) -> bool:

@@ -91,8 +91,7 @@ class _PropertyConnector(GuiConnector):
         return getattr(self._widget, self.property_name)
 
     def write(self, value: Any) -> None:
-        if getattr(self._widget, self.property_name) != value:
-            setattr(self._widget, self.property_name, value)
+        setattr(self._widget, self.property_name, value)
 
 
 @parameterNodeGuiConnector
@@ -203,6 +202,10 @@ class TextConnector(_PropertyConnector):
     def __init__(self, widget: Any, datatype: Any) -> None:
         super().__init__(widget, datatype)
         self.signals = ("textChanged",) if type(widget) is qt.QLineEdit else ()
+
+    def write(self, value: str) -> None:
+        if value != self._widget.text:  # setting it again would move the cursor
+            self._widget.text = value
 
 
 @parameterNodeGuiConnector
