@@ -23,13 +23,10 @@ class _Project(torch.autograd.Function):
         if not camera_to_ras.requires_grad:
             return projector.project_torch(carm, poses, pixels)
         # About the source: then the twist's rotation part is that of the camera alone.
-        images, jacobian = [], []
-        for pose in poses.reshape(-1, 4, 4):
-            image, columns = projector.project_torch(carm, pose, pixels, pose[:3, 3], jacobian=True)
-            images.append(image)
-            jacobian.append(columns)
-        ctx.save_for_backward(camera_to_ras, torch.stack(jacobian))
-        return torch.stack(images).reshape(*camera_to_ras.shape[:-2], -1)
+        poses = poses.reshape(-1, 4, 4)
+        images, jacobian = projector.project_torch(carm, poses, pixels, poses[:, :3, 3], jacobian=True)
+        ctx.save_for_backward(camera_to_ras, jacobian)
+        return images.reshape(*camera_to_ras.shape[:-2], -1)
 
     @staticmethod
     def backward(ctx: Any, *gradients: torch.Tensor) -> Any:

@@ -42,6 +42,8 @@ class Projector:
             k, j, i = np.argwhere(~np.isfinite(mu))[0]
             raise InputError(f"The grid holds {mu[k, j, i]} at voxel i={i}, j={j}, k={k}: attenuation must be finite.")
         self.center = (grid.affine @ [*((n - 1) / 2 for n in mu.shape[::-1]), 1])[:3]
+        corners = np.array([[*bits, 0] for bits in np.ndindex(2, 2, 2)]) * [*mu.shape[::-1], 0]
+        self._radius = float(np.linalg.norm((corners - corners[-1] / 2) @ grid.affine.T, axis=1).max())
         length = float(np.median(grid.spacing * (np.array(mu.shape[::-1]) - 2)))
         self._backend = _backend(mu, self.step, length, device)
         self._camera: tuple[CArm | None, Array] = (None, np.zeros(5))
@@ -64,6 +66,7 @@ class Projector:
         pixels: ArrayLike | None = None,
         center: ArrayLike | None = None,
         jacobian: bool = False,
+        intrinsics: bool = False,
     ) -> Any:
         """Line integrals, dimensionless, and on demand their derivatives by the pose.
 
@@ -72,15 +75,17 @@ class Projector:
             camera_to_ras: One pose (4, 4) or several (B, 4, 4), rigid, mm.
             pixels: Which rays: (N, 2) as (column, row), fractions allowed; default all pixels, row by row. Pass the
                 same array again rather than an equal one: it is looked at once.
-            center: c of the twist, (3,) RAS mm; default the grid's centre.
+            center: c of the twist, (3,) or one per pose (B, 3), RAS mm; default the grid's centre.
             jacobian: Also return derivatives.
+            intrinsics: Three more columns: derivatives by the source-to-detector distance (per mm) and by the principal
+                point's column and row (per pixel).
 
         Returns:
             Images (N,) or (B, N), float32; with `jacobian` a tuple of these and (N, 6) or (B, N, 6): by
             xi = (omega, v), rad and mm, where x_cam <- exp(omega) (x_cam - c_cam) + c_cam + v moves the anatomy.
         """
         single, arguments = self._prepare(carm, camera_to_ras, pixels, center)
-        images, jacobians = self._backend.project(*arguments, jacobian)
+        images, jacobians = self._backend.project(*arguments, (9 if intrinsics else 6) if jacobian else 0)
         if single:
             images, jacobians = images[0], None if jacobians is None else jacobians[0]
         return (images, jacobians) if jacobian else images
@@ -92,12 +97,13 @@ class Projector:
         pixels: ArrayLike | None = None,
         center: ArrayLike | None = None,
         jacobian: bool = False,
+        intrinsics: bool = False,
     ) -> Any:
         """As :meth:`project`, giving torch tensors on this projector's device, without a copy."""
         single, arguments = self._prepare(carm, camera_to_ras, pixels, center)
         from .torch_backend import project_torch
 
-        images, jacobians = project_torch(self._backend, *arguments, jacobian)
+        images, jacobians = project_torch(self._backend, *arguments, (9 if intrinsics else 6) if jacobian else 0)
         if single:
             images, jacobians = images[0], None if jacobians is None else jacobians[0]
         return (images, jacobians) if jacobian else images
@@ -114,11 +120,14 @@ class Projector:
         if single:
             matrices = matrices[None]
         index = self.grid.ras_to_index @ matrices
-        poses = np.empty((len(matrices), 15))
+        poses = np.empty((len(matrices), 16))
         poses[:, :9] = index[:, :3, :3].reshape(-1, 9)
         poses[:, 9:12] = index[:, :3, 3]
         offset = (self.center if center is None else np.asarray(center, float)) - matrices[:, :3, 3]
-        poses[:, 12:] = (offset[:, None] @ matrices[:, :3, :3])[:, 0]  # the centre in the camera
+        poses[:, 12:15] = (offset[:, None] @ matrices[:, :3, :3])[:, 0]  # the centre in the camera
+        # Samples are numbered from where the grid can begin at the earliest: small numbers keep float32 exact.
+        nearest = np.sqrt(((matrices[:, :3, 3] - self.center) ** 2).sum(-1)) - self._radius
+        poses[:, 15] = np.floor(np.maximum(nearest / self.step, 0))
         if carm is not self._camera[0]:
             (row, column), (u0, v0) = carm.pixel_spacing, carm.principal_point
             self._camera = (

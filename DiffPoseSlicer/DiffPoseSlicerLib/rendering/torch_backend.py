@@ -134,7 +134,7 @@ class TorchBackend:
         pixels: Any,
         rays: int,
         columns: int,
-        jacobian: bool,
+        width: int,
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """As :meth:`project`, tensors on this device."""
         options: dict[str, Any] = {"dtype": self._mu.dtype, "device": self._mu.device}
@@ -149,7 +149,7 @@ class TorchBackend:
         )
         r, lengths = r.to(self._mu.dtype), lengths.to(self._mu.dtype)
         images = torch.empty((len(poses), rays), **options)
-        jacobians = torch.empty((len(poses), rays, 6), **options) if jacobian else None
+        jacobians = torch.empty((len(poses), rays, width), **options) if width else None
         per_ray = max(1, int(sum(n**2 for n in self._mu.shape) ** 0.5 * 2))
         chunk = max(1, _CHUNK // per_ray)
         for b, pose in enumerate(poses):
@@ -172,10 +172,15 @@ class TorchBackend:
                 g, w = g @ index_from_camera[:, :3], w @ index_from_camera[:, :3]
                 # Sliding along the ray changes no line integral (see warp_kernels).
                 g = g - (g * r[part]).sum(-1, keepdim=True) * r[part]
-                jacobians[b, part, :3] = torch.cross(pose[12:].expand_as(g), g, dim=-1) - torch.cross(
+                jacobians[b, part, :3] = torch.cross(pose[12:15].expand_as(g), g, dim=-1) - torch.cross(
                     r[part], w, dim=-1
                 )
-                jacobians[b, part, 3:] = -g
+                jacobians[b, part, 3:6] = -g
+                if width > 6:  # a pixel that moves turns its ray: samples keep their distance from the source
+                    w = (w - (w * r[part]).sum(-1, keepdim=True) * r[part]) / lengths[part, None]
+                    jacobians[b, part, 6] = w[:, 2]
+                    jacobians[b, part, 7] = -float(camera[0]) * w[:, 0]
+                    jacobians[b, part, 8] = -float(camera[1]) * w[:, 1]
         return images, jacobians
 
 
@@ -183,13 +188,13 @@ def project_torch(backend: Any, *arguments: Any) -> tuple[torch.Tensor, torch.Te
     """What a backend projects, as tensors on its device, without a copy."""
     if backend.name == "torch":
         return backend.project_torch(*arguments)
-    *inputs, jacobian = arguments
+    *_, width = arguments
     if backend.device == "cpu":
         result, derivatives = backend.project(*arguments)
         return torch.from_numpy(result), None if derivatives is None else torch.from_numpy(derivatives)
-    shape = (len(inputs[1]), inputs[3])
+    shape = (len(arguments[1]), arguments[3])
     images = torch.empty(shape, device=backend.device)
-    jacobians = torch.empty((*shape, 6), device=backend.device) if jacobian else None
+    jacobians = torch.empty((*shape, width), device=backend.device) if width else None
     stream = torch.cuda.current_stream(backend.device)
-    backend.project_into(stream, images.data_ptr(), jacobians.data_ptr() if jacobians is not None else 0, tuple(inputs))
+    backend.project_into(stream, images.data_ptr(), jacobians.data_ptr() if jacobians is not None else 0, arguments)
     return images, jacobians
