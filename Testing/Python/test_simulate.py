@@ -105,6 +105,10 @@ def test_an_overlay_shows_the_xray_in_grey_and_the_edges_in_colour(tmp_path):
     assert tuple(picture[coloured][:, 20][0]) == EDGE_COLOUR
     assert picture[5, 5, 0] < picture[5, 40, 0]
     assert (overlay_image(xray, np.ones_like(drr))[..., 0] == overlay_image(xray, np.ones_like(drr))[..., 2]).all()
+    lit = u > 10
+    bright = np.where(lit, xray, 1e4)  # what lies outside the collimator must not decide how bright the inside is
+    masked = overlay_image(bright, np.ones_like(drr), lit)[..., 0]
+    assert (masked[~lit] == 0).all() and masked[5, 11] < 30 and masked[5, 47] > 220
     write_pixels(tmp_path / "o.png", picture)
     import SimpleITK as sitk
 

@@ -105,7 +105,7 @@ def write_overlay(path: Path, ct: CTVolume, xrays: list[XrayImage], result: Regi
     from ..rendering.renderer import render
 
     pictures = [
-        overlay_image(xray.pixels, render(ct, xray.carm, pose, device=device))
+        overlay_image(xray.pixels, render(ct, xray.carm, pose, device=device), xray.mask)
         for xray, pose in zip(xrays, result.poses, strict=True)
     ]
     height = max(len(picture) for picture in pictures)
