@@ -82,6 +82,33 @@ def show_drr(record: Any, pixels: NDArray[Any], carm: CArm, c0: ArrayLike, *, in
     return drr
 
 
+def show_overlay(
+    record: Any, pixels: NDArray[Any], carm: CArm, c0: ArrayLike, *, color: str, window: tuple[float, float]
+) -> Any:
+    """Put what compares two images on the detector's grid. Values below the window's 0 are not drawn. Its node.
+
+    Args:
+        record, carm, c0: As for :func:`show_detector`.
+        pixels: [row, column].
+        color: ID of a colour node.
+        window: (lowest, highest) shown value.
+    """
+    overlay = helper(record, OVERLAY, "vtkMRMLScalarVolumeNode", "Comparison")
+    set_pixels(overlay, pixels)
+    place(overlay, carm, c0)
+    display = overlay.GetDisplayNode()
+    modify = display.StartModify()
+    display.SetAndObserveColorNodeID(color)
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevelMinMax(*window)
+    display.SetInterpolate(False)  # between a hidden and a shown pixel there is nothing
+    display.SetAutoThreshold(False)
+    display.SetThreshold(0.0, 1e9)
+    display.SetApplyThreshold(window[0] >= 0)
+    display.EndModify(modify)
+    return overlay
+
+
 def place(volume: Any, carm: CArm, c0: ArrayLike) -> None:
     """Put a volume node of one slice on the detector."""
     volume.SetIJKToRASMatrix(vtk_matrix(detector_matrix(carm, c0)))

@@ -1,8 +1,9 @@
-"""A transform node that follows an optimiser: the latest pose wins, and not more often than the eye needs."""
+"""What follows while things move: the transform node, the synthetic X-ray. The latest wins, the rest is left out."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from ..geometry.se3 import Array
@@ -46,3 +47,63 @@ class LivePose:
     def drop(self) -> None:
         """Forget the pose that waits."""
         self._waiting = None
+
+
+class LiveDrr:
+    """Keeps the synthetic X-ray in step with a CT that moves: one rendering at a time, the latest wish wins.
+
+    While things move it renders few pixels; when they have rested a moment, all of them.
+
+    Args:
+        logic: The scene's logic, whose `render` is used.
+        on_drawn: Called whenever a synthetic X-ray has come.
+        on_error: Called with what went wrong.
+    """
+
+    COARSE_PIXELS = 192
+    REST_S = 0.15
+
+    def __init__(self, logic: Any, on_drawn: Callable[[], None], on_error: Callable[[Exception], None]) -> None:
+        self._logic, self._on_drawn, self._on_error = logic, on_drawn, on_error
+        self._wanted: tuple[Any, Any] | None = None
+        self._fine: tuple[Any, Any, float] | None = None
+        self._task: Any = None
+        self.drawn = 0
+
+    def want(self, ct: Any, node: Any, *, coarse_first: bool = True) -> None:
+        """Ask for the synthetic X-ray of where the CT lies now."""
+        if coarse_first:
+            self._wanted = (ct, node)
+            self._fine = (ct, node, time.perf_counter() + self.REST_S)
+        else:
+            self._wanted, self._fine = None, (ct, node, 0.0)
+
+    def drop(self) -> None:
+        """Forget what is wanted."""
+        self._wanted = self._fine = None
+
+    def pump(self) -> bool:
+        """Start the next rendering if it is time. Whether something is still to come."""
+        if self._task is None:
+            pixels: int | None = None
+            if self._wanted is not None:
+                (ct, node), self._wanted, pixels = self._wanted, None, self.COARSE_PIXELS
+            elif self._fine is not None and time.perf_counter() >= self._fine[2]:
+                (ct, node, _), self._fine = self._fine, None
+            else:
+                return self._fine is not None
+            if ct.GetScene() is not None and node.GetScene() is not None:
+                self._task = self._logic.render(
+                    ct, node, pixels=pixels, blocking=False, on_done=self._done, on_error=self._failed
+                )
+        return True
+
+    def _done(self, _node: Any) -> None:
+        self._task = None
+        self.drawn += 1
+        self._on_drawn()
+
+    def _failed(self, error: Exception) -> None:
+        self._task = None
+        self._fine = None
+        self._on_error(error)

@@ -14,6 +14,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,7 @@ from ..errors import InputError
 from ..geometry.carm import CArm
 from ..geometry.pose import VIEWS, Pose, view_rotation
 from ..geometry.se3 import Array
-from . import carm_nodes, fluoroscopy, placement, results, surface, upload
+from . import carm_nodes, fluoroscopy, placement, prepare, results, surface, upload
 from .fluoroscopy import need_carm, record, xray_image
 from .live import LivePose
 from .nodes import get_data, set_data
@@ -50,6 +51,7 @@ class SceneLogic:
         self.device = device
         self.live = LivePose()
         self.tasks: list[Task] = []
+        self.models_folder = prepare.models_folder()
         self._loaded: dict[str, upload.Loaded] = {}
         self._polling = False
 
@@ -174,8 +176,9 @@ class SceneLogic:
         Args:
             ct: The CT volume node.
             nodes: A fluoroscopy node, or several of the same moment, registered jointly.
-            start: "auto" (a prepared model where there is one, else "search"), "search", "current" (from where the CT
-                lies now), a model's folder, or a pose (Pose or 4x4 cameraToRAS; a list of them for several nodes).
+            start: "auto" (a prepared model where there is one, else "search"), "search", "view" (the nominal pose),
+                "current" (from where the CT lies now), a model's folder, or a pose (Pose or 4x4 cameraToRAS; a list of
+                them for several nodes).
             rotation, translation: Half-ranges of a search, degrees and mm in camera axes (right, down, depth).
             blocking: Wait and return the result; else return a :class:`~.task.Task` at once.
             on_progress: Called with {"iteration", "level", "cameraToRAS", "similarity", "seconds"}.
@@ -194,6 +197,66 @@ class SceneLogic:
         options = {"rotation": rotation, "translation": translation}
         options = {key: [float(x) for x in value] for key, value in options.items() if value is not None}
         return self._start(task, self._register(task, ct, nodes, start, options, on_progress), blocking)
+
+    def pretrain(
+        self,
+        ct: Any,
+        node: Any,
+        *,
+        view: str | None = None,
+        lao_rao: float | None = None,
+        cran_caud: float | None = None,
+        rotation: Sequence[float] = (30.0, 30.0, 30.0),
+        translation: Sequence[float] = (50.0, 50.0, 100.0),
+        preset: str = "quick",
+        python: str | None = None,
+        blocking: bool = True,
+        on_progress: Callable[[dict[str, Any]], None] | None = None,
+        on_done: Callable[[Path], None] | None = None,
+        on_error: Callable[[Exception], None] | None = None,
+    ) -> Any:
+        """Prepare a patient: train a model of this CT's X-rays in a process of its own, which outlives this one.
+
+        The same order again goes on with what there is of it. Not blocking, it ends once the training has started;
+        watch its folder with ``prepare.jobs.read_status``.
+
+        Args:
+            ct: The CT volume node.
+            node: The fluoroscopy whose geometry and view are meant; or, before there is one, a CArm.
+            view, lao_rao, cran_caud: Another view than the node's.
+            rotation, translation: Half-ranges about the view, degrees and mm in camera axes (right, down, depth).
+            preset: "quick", "standard" or "thorough".
+            python: The interpreter that trains; default this one.
+            blocking: Wait until the training has ended.
+            on_progress: Called with the contents of status.json while blocking.
+            on_done, on_error: As for :meth:`register`.
+
+        Returns:
+            The job's folder, which :meth:`register` takes as `start`; or the task.
+
+        Raises:
+            InputError: where blocking; also when the training failed.
+
+        Example: ``logic.register(ct, node, start=logic.pretrain(ct, node, preset="quick"))``
+        """
+        carm = node if isinstance(node, CArm) else need_carm(node)
+        given = {"view": view, "laoRao": lao_rao, "cranCaud": cran_caud}
+        wanted = {"view": "AP", "laoRao": 0.0, "cranCaud": 0.0} if isinstance(node, CArm) else self.view(node)
+        wanted |= {key: value for key, value in given.items() if value is not None}
+        task = Task("pretrain", on_done, on_error)
+        steps = self._pretrain(task, ct, carm, wanted, rotation, translation, preset, python, on_progress, blocking)
+        return self._start(task, steps, blocking)
+
+    def models(self, ct: Any = None) -> list[prepare.Prepared]:
+        """What is prepared on this computer: for a CT the engine holds, or (None) for every CT; the latest first."""
+        if ct is None:
+            return prepare.find(self.models_folder)
+        loaded = self.loaded(ct)
+        return [] if loaded is None else prepare.find(self.models_folder, loaded.key)
+
+    def prepared(self, ct: Any, node: Any) -> prepare.Prepared | None:
+        """The model that "auto" starts from: of this CT, for about this view and C-arm; or None."""
+        return prepare.best(self.models(ct), need_carm(node), self.view(node))
 
     def render(
         self,
@@ -288,6 +351,14 @@ class SceneLogic:
         for loaded in self._loaded.values():
             self._discard(loaded)
         self._loaded.clear()
+
+    def restart_engine(self) -> None:
+        """End the engine's process and all its work; the next request starts it anew."""
+        for task in self.tasks:
+            task.cancel()
+        self._loaded.clear()  # the slabs go with the client's folder
+        self.client.close()
+        self.poll()
 
     def close(self) -> None:
         """End all work and the engine."""
@@ -389,8 +460,10 @@ class SceneLogic:
             poses = [self.pose(ct, node) for node in nodes]
             return {"poses": {"views": [pose.to_json() for pose in poses]}}, "current"
         if isinstance(start, str) and start == "auto":
-            folder = self.prepared(ct, nodes[0]) if len(nodes) == 1 else None
-            start = "search" if folder is None else folder
+            model = self.prepared(ct, nodes[0]) if len(nodes) == 1 else None
+            start = "search" if model is None else model.folder
+        if isinstance(start, str) and start == "view":
+            start = [self.c0(node) for node in nodes]
         if isinstance(start, str) and start == "search":
             return "search", ""
         if isinstance(start, (str, os.PathLike)):
@@ -399,9 +472,28 @@ class SceneLogic:
         poses = list(start) if isinstance(start, (list, tuple)) and not _is_matrix(start) else [start]
         return {"poses": {"views": [{"cameraToRAS": _matrix(pose).tolist()} for pose in poses]}}, ""
 
-    def prepared(self, ct: Any, node: Any) -> str | None:
-        """The folder of a model prepared for this CT and view, or None."""
-        return None
+    def _pretrain(self, task: Task, ct: Any, carm: CArm, view: dict[str, Any], rotation: Sequence[float],
+                  translation: Sequence[float], name: str, python: str | None,
+                  on_progress: Callable[[dict[str, Any]], None] | None, wait: bool) -> Steps:  # fmt: skip
+        loaded = yield from self._load(task, ct)
+        order = prepare.Task(
+            carm=carm,
+            view=view["view"],
+            lao_rao=view["laoRao"],
+            cran_caud=view["cranCaud"],
+            center=tuple(loaded.center.tolist()),
+            rotation=tuple(map(float, rotation)),  # type: ignore[arg-type]
+            translation=tuple(map(float, translation)),  # type: ignore[arg-type]
+        )
+        folder = prepare.job_folder(self.models_folder, loaded.key, order, name)
+        job = yield from prepare.make_job(folder, ct, loaded, order, name, self.device)
+        if not prepare.jobs.is_running(job.folder):
+            prepare.jobs.start_detached(job.folder, python)
+        if wait:
+            status = yield from prepare.watch(job.folder, on_progress)
+            if status.get("state") == "failed":
+                raise InputError(str(status.get("message") or "The preparation failed; its log.txt says more."))
+        return job.folder
 
     def _render(self, task: Task, ct: Any, node: Any, pose: Any, pixels: int | None) -> Steps:
         carm = need_carm(node)

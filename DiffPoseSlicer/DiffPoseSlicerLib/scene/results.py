@@ -12,11 +12,18 @@ import slicer
 from ..errors import InputError
 from ..geometry.files import write_json
 from ..geometry.se3 import Array
-from .fluoroscopy import record
+from .fluoroscopy import browser_of, record
 from .nodes import get_data, refer, referenced, set_data
 from .placement import find_transform, get_ct_to_world, set_ct_to_world
 
 RESULT, HISTORY, ACCEPTED, BEFORE, RESULT_CT = "result", "history", "accepted", "before", "resultCT"
+FRAME = "resultFrame"
+
+
+def frame_of(fluoroscopy: Any) -> int:
+    """Which frame of a run is shown; 0 for a single image."""
+    browser = browser_of(fluoroscopy)[0]
+    return 0 if browser is None else int(browser.GetSelectedItemNumber())
 
 
 def keep_result(fluoroscopy: Any, ct: Any, result: dict[str, Any], history: list[dict[str, Any]]) -> None:
@@ -25,12 +32,15 @@ def keep_result(fluoroscopy: Any, ct: Any, result: dict[str, Any], history: list
     set_data(node, RESULT, result)
     set_data(node, HISTORY, history)
     set_data(node, ACCEPTED, None)
+    set_data(node, FRAME, frame_of(fluoroscopy))
     refer(node, RESULT_CT, ct)
 
 
 def get_result(fluoroscopy: Any, ct: Any = None) -> dict[str, Any] | None:
-    """The last result of a fluoroscopy (relative to `ct`, where one is given), or None."""
+    """The last result of a fluoroscopy (relative to `ct`, where one is given), or None; also for another frame."""
     node = record(fluoroscopy)
+    if get_data(node, FRAME) not in (None, frame_of(fluoroscopy)):
+        return None
     if ct is not None and referenced(node, RESULT_CT) is not ct:
         return None
     result = get_data(node, RESULT)
@@ -45,7 +55,7 @@ def get_history(fluoroscopy: Any) -> list[dict[str, Any]]:
 def forget_result(fluoroscopy: Any) -> None:
     """Take the result off a fluoroscopy."""
     node = record(fluoroscopy)
-    for key in (RESULT, HISTORY, ACCEPTED):
+    for key in (RESULT, HISTORY, ACCEPTED, FRAME):
         set_data(node, key, None)
     refer(node, RESULT_CT, None)
 

@@ -26,7 +26,7 @@ def bone_surface(loaded: Loaded, ijk_to_world: Any, threshold: float = BONE_HU) 
     edges = vtk.vtkFlyingEdges3D()
     edges.SetInputData(image)
     edges.SetValue(0, threshold)
-    edges.ComputeNormalsOff()
+    edges.ComputeNormalsOn()  # smooth shading
     edges.ComputeGradientsOff()
     edges.ComputeScalarsOff()
     # The middle of a block of f voxels is voxel (f - 1) / 2.

@@ -22,7 +22,7 @@ from .task import Task
 # One slab is about this many bytes: a few ms to write and hash.
 SLAB_BYTES = 2 << 20
 # Voxels of the overview that is gathered on the way, mm.
-OVERVIEW_MM = 4.0
+OVERVIEW_MM = 3.0
 
 
 @dataclass(frozen=True, eq=False)

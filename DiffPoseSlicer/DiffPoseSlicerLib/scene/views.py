@@ -121,10 +121,10 @@ def look_from_source(camera_node: Any, carm: CArm, c0: ArrayLike) -> None:
 
 
 def look_at_scene(camera_node: Any, carm: CArm, c0: ArrayLike) -> None:
-    """Look at the whole C-arm from the side and a little from above."""
+    """Look at the whole C-arm from behind the source, from the side and a little from above; fits tall views too."""
     c0 = np.asarray(c0, float)
-    middle: Array = c0[:3, 3] + c0[:3, 2] * carm.source_to_detector * 0.52
+    middle: Array = c0[:3, 3] + c0[:3, 2] * carm.source_to_detector * 0.56
     sideways, up = c0[:3, 0], -c0[:3, 1]
-    direction = 0.92 * sideways + 0.30 * up - 0.35 * c0[:3, 2]
-    distance = 2.1 * carm.source_to_detector
+    direction = 0.72 * sideways + 0.36 * up - 0.60 * c0[:3, 2]
+    distance = 2.5 * carm.source_to_detector
     look(camera_node, middle + direction / np.linalg.norm(direction) * distance, middle, up)

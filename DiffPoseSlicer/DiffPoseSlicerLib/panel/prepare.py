@@ -1,0 +1,313 @@
+"""Step 2, Prepare: train a model of this patient in the background, watch it, keep or delete it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import qt
+import slicer.util
+from slicer.i18n import tr as _
+
+from ..errors import InputError
+from ..pretraining import job as jobs
+from ..scene import prepare
+from . import packages, settings, status, training_plot
+from .steps import Step
+
+_WATCH_MS = 500
+
+
+class PrepareStep(Step):
+    """Starts, watches and ends preparations. What it shows is read from the job's folder, whoever works on it."""
+
+    def __init__(self, panel: Any) -> None:
+        super().__init__(panel)
+        ui = self.ui
+        ui.prepareButton.connect("clicked()", self.prepare)
+        ui.pauseButton.connect("clicked()", self.pause)
+        ui.stopButton.connect("clicked()", self.stop)
+        ui.deleteModelButton.connect("clicked()", self.delete)
+        ui.openModelButton.connect("clicked()", self.open_folder)
+        ui.installTorchButton.connect("clicked()", self.install)
+        ui.modelsTree.connect("itemSelectionChanged()", self._selection_changed)
+        ui.modelsTree.setHeaderLabels([_("Model"), _("State"), _("Size")])
+        self._task: Any = None
+        self._said: tuple[str, str] | None = None
+        self._status: dict[str, Any] = {"state": "new"}
+        self._listed: list[Any] = []
+        self._seen: Any = None
+        self._timer = qt.QTimer()
+        self._timer.setInterval(_WATCH_MS)
+        self._timer.connect("timeout()", self.watch)
+
+    @property
+    def folder(self) -> Path | None:
+        """The job that the panel watches, or None."""
+        parameters = self.panel.parameters
+        return Path(parameters.job) if parameters is not None and parameters.job else None
+
+    @property
+    def active(self) -> bool:
+        """Whether a preparation is under way (perhaps paused)."""
+        return self._status.get("state") in jobs.ACTIVE
+
+    # What the buttons do
+
+    def prepare(self) -> None:
+        """Start a preparation, or go on with one that was interrupted or stopped."""
+        parameters, carm = self.panel.parameters, self.panel.carm()
+        if self.ct is None or carm is None or self._task is not None:
+            return
+        self._said = None
+        across, turned = parameters.shift, parameters.rotation
+        self._task = self.logic.pretrain(
+            self.ct,
+            carm,
+            view=parameters.view.value,
+            lao_rao=parameters.laoRao,
+            cran_caud=parameters.cranCaud,
+            rotation=[turned] * 3,
+            translation=[across, across, 2 * across],
+            preset=parameters.quality.value,
+            python=settings.python(),
+            blocking=False,
+            on_done=self._started,
+            on_error=self._failed,
+        )
+        self.panel.wake()
+        self.panel.refresh()
+
+    def _started(self, folder: Path) -> None:
+        self._task = None
+        self.panel.parameters.job = str(folder)
+        self._status = {"state": "starting"}
+        self._timer.start()
+        self.panel.layout_changed()
+        self.panel.refresh()
+
+    def _failed(self, error: Exception) -> None:
+        self._task = None
+        self._said = status.of_error(error)
+        self.panel.refresh()
+
+    def pause(self) -> None:
+        """Pause a running preparation, or let a paused one go on."""
+        if self.folder is not None:
+            (jobs.request_resume if self._status.get("state") == "paused" else jobs.request_pause)(self.folder)
+            self.watch()
+
+    def stop(self) -> None:
+        """End the preparation; what it has learnt so far is kept and can be gone on with."""
+        if self._task is not None:
+            self._task.cancel()
+        elif self.folder is not None:
+            jobs.request_stop(self.folder)
+            self.watch()
+
+    def delete(self) -> None:
+        """Delete the chosen model, after asking."""
+        model = self._chosen()
+        question = _("Delete this model from this computer? Preparing it again takes as long as before.")
+        if model is None or not slicer.util.confirmOkCancelDisplay(question, _("Delete model")):
+            return
+        try:
+            prepare.delete(model.folder)
+        except InputError as error:
+            self._said = status.of_error(error)
+        if self.folder == model.folder:
+            self.panel.parameters.job = ""
+            self._status = {"state": "new"}
+        self.list_models()
+        self.panel.refresh()
+
+    def open_folder(self) -> None:
+        """Show the chosen model's folder in the system's file manager."""
+        model = self._chosen()
+        if model is not None:
+            qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(model.folder)))
+
+    def install(self) -> None:
+        """Install what a preparation needs, after asking."""
+        for need in packages.missing_to_prepare():
+            with slicer.util.tryWithErrorDisplay(_("The installation failed."), waitCursor=False):
+                packages.install(
+                    need, _("Preparing a patient trains a network, which needs {name}.").format(name=need.distribution)
+                )
+        self.panel.refresh()
+
+    # Watching
+
+    def found_again(self) -> None:
+        """A scene or the module was opened: look after the job it names, which may have gone on meanwhile."""
+        self._seen = None
+        self._status = {"state": "new"}
+        if self.folder is not None and (self.folder / "job.json").is_file():
+            self._timer.start()
+            self.watch()
+
+    def watch(self) -> None:
+        """Read the job's figures; stop the timer once it has ended."""
+        folder = self.folder
+        if folder is None:
+            self._timer.stop()
+            return
+        was_active = self.active
+        self._status = jobs.read_status(folder)
+        mark = (self._status.get("state"), self._status.get("step"), self._status.get("heartbeat"))
+        if mark != self._seen:
+            self._seen = mark
+            if self.panel.layout.shown:
+                training_plot.show(
+                    self.panel.parameters.parameterNode, jobs.read_progress(folder), self.panel.layout.plot_view()
+                )
+            self.panel.refresh()
+        if not self.active and self._status.get("state") != "new":
+            self._timer.stop()
+            if was_active:
+                self.list_models()
+                self.panel.refresh()
+
+    def list_models(self) -> None:
+        """Read again what is prepared for this CT."""
+        self._listed = self.logic.models(self.ct) if self.ct is not None else []
+        tree = self.ui.modelsTree
+        tree.clear()
+        for model in self._listed:
+            item = qt.QTreeWidgetItem()
+            item.setText(0, describe_model(model))
+            item.setText(1, describe_state(model.status, model.usable))
+            item.setText(2, _("{size:.0f} MB").format(size=model.size / 1e6))
+            item.setToolTip(0, str(model.folder))
+            tree.addTopLevelItem(item)
+        for column in range(3):
+            tree.resizeColumnToContents(column)
+        self._selection_changed()
+
+    def _chosen(self) -> Any:
+        items = self.ui.modelsTree.selectedItems()
+        index = self.ui.modelsTree.indexOfTopLevelItem(items[0]) if items else -1
+        return self._listed[index] if 0 <= index < len(self._listed) else None
+
+    def _selection_changed(self) -> None:
+        chosen = self._chosen() is not None
+        why = _("Choose a model in the list.")
+        status.enable(self.ui.deleteModelButton, chosen, _("Delete the chosen model.") if chosen else why)
+        status.enable(self.ui.openModelButton, chosen, _("Open the chosen model's folder.") if chosen else why)
+
+    # What is shown
+
+    def refresh(self) -> None:
+        ui = self.ui
+        state = str(self._status.get("state", "new"))
+        missing = packages.missing_to_prepare()
+        allowed, why = self._may_prepare(missing)
+        going_on = state in ("interrupted", "stopped")
+        ui.prepareButton.text = _("Resume") if going_on else _("Prepare")
+        tip = _("Learn how this patient's CT looks from this view. Goes on in the background.")
+        status.enable(ui.prepareButton, allowed, tip if allowed else why)
+        ui.pauseButton.text = _("Resume") if state == "paused" else _("Pause")
+        running = state in ("running", "paused")
+        status.enable(ui.pauseButton, running, _("Wait; Resume goes on.") if running else _("Nothing is running."))
+        stoppable = self.active or self._task is not None
+        tip = _("End it; what it has learnt is kept.") if stoppable else _("Nothing is running.")
+        status.enable(ui.stopButton, stoppable, tip)
+        ui.installTorchButton.visible = bool(missing)
+        if missing:
+            names = _(" and ").join(f"{need.distribution} ({need.size})" for need in missing)
+            ui.installTorchButton.text = _("Install {names}...").format(names=names)
+        for widget in (ui.trainingBar, ui.trainingLabel):
+            widget.visible = self.active
+        if self.active:
+            ui.trainingBar.value = round(1000 * fraction_done(self._status))
+            ui.trainingLabel.text = describe_progress(self._status)
+        for widget in (ui.modelsTree, ui.deleteModelButton, ui.openModelButton):
+            widget.visible = bool(self._listed)
+        status.show(ui.prepareStateLabel, *self._state(state, missing, why))
+
+    def _may_prepare(self, missing: list[Any]) -> tuple[bool, str]:
+        if self.ct is None:
+            return False, _("Choose the patient's CT first.")
+        if self.panel.carm() is None:
+            return False, _("Give the C-arm's geometry first: choose a preset in step Images.")
+        if missing:
+            return False, _("Install what is missing first.")
+        if not packages.can_register():
+            return False, _("Install NVIDIA Warp first (step Register).")
+        if self._task is not None or self.active:
+            return False, _("A preparation is under way.")
+        return True, ""
+
+    def _state(self, state: str, missing: list[Any], why: str) -> tuple[str, str]:
+        if self._said is not None:
+            return self._said
+        if self._task is not None:
+            return "busy", _("The CT is handed on...")
+        texts = {
+            "starting": ("busy", _("Starting: reading the CT.")),
+            "running": ("busy", _("Learning how this patient looks. You may go on working.")),
+            "certifying": ("busy", _("Testing the model on X-rays it has never seen.")),
+            "paused": ("warn", _("Paused.")),
+            "interrupted": ("warn", _("Interrupted: its process ended. Resume goes on from where it was.")),
+            "stopped": ("warn", _("Stopped. Resume goes on from where it was.")),
+            "failed": (
+                "bad",
+                str(self._status.get("message") or _("The preparation failed; see log.txt in its folder.")),
+            ),
+            "done": ("good", _("Prepared: registration can start from this model.")),
+        }
+        if state in texts:
+            return texts[state]
+        if missing:
+            return "warn", _("Not possible yet: {why} Registration works without.").format(why=why)
+        if why:
+            return "idle", why
+        if any(model.usable for model in self._listed):
+            return "good", _("This patient is prepared.")
+        return "idle", _("Not prepared. Registration then searches from the view, which takes longer.")
+
+    def close(self) -> None:
+        self._timer.stop()
+        if self.folder is not None and self.active and not settings.keep_training():
+            jobs.request_stop(self.folder)
+
+
+def fraction_done(state: dict[str, Any]) -> float:
+    """How far a job is, 0..1, from its status."""
+    seconds, budget = state.get("seconds") or 0.0, state.get("budget") or 0.0
+    return min(1.0, seconds / budget) if budget else 0.0
+
+
+def describe_progress(state: dict[str, Any]) -> str:
+    """Time left, error, success in one line."""
+    parts = []
+    left = state.get("secondsLeft")
+    if left is not None:
+        parts.append(_("{minutes}:{seconds:02d} left").format(minutes=int(left) // 60, seconds=int(left) % 60))
+    if state.get("validationMtreMm") is not None:
+        parts.append(_("error of the first guess {error:.1f} mm").format(error=state["validationMtreMm"]))
+    if state.get("validationSuccess") is not None:
+        parts.append(_("success {success:.0f} %").format(success=100 * state["validationSuccess"]))
+    if state.get("device"):
+        parts.append(_("on {device}").format(device=state["device"]))
+    return " · ".join(parts)
+
+
+def describe_model(model: prepare.Prepared) -> str:
+    """A model in a few words: view, angles, preset."""
+    angles = "".join(
+        f" {abs(value):.0f}° {positive if value > 0 else negative}"
+        for value, positive, negative in ((model.lao_rao, "LAO", "RAO"), (model.cran_caud, "CRA", "CAU"))
+        if value
+    )
+    return f"{model.view.replace('_', ' ').capitalize() if len(model.view) > 2 else model.view}{angles}, {model.preset}"
+
+
+def describe_state(state: dict[str, Any], usable: bool) -> str:
+    """Certificate or state of a model in a few words."""
+    certificate = state.get("certificate")
+    if isinstance(certificate, dict) and certificate.get("success") is not None:
+        return _("certified {success:.1f} %").format(success=100 * certificate["success"])
+    if usable and state.get("validationMtreMm") is not None:
+        return _("first guess {error:.1f} mm").format(error=state["validationMtreMm"])
+    return str(state.get("state", ""))

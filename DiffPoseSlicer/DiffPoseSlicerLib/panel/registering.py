@@ -1,0 +1,174 @@
+"""Step 3, Register: one button that becomes Stop, and what came of it."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import slicer.util
+from slicer.i18n import tr as _
+
+from ..scene import fluoroscopy as fluoro
+from ..scene import results
+from . import packages, status
+from .steps import Step
+
+# The engine's words for why a registration may not be trusted -> the user's.
+_REASONS = {"not calibrated": "this version cannot yet judge a result by itself; judge it by eye in step Review"}
+
+
+class RegisterStep(Step):
+    """Runs registrations."""
+
+    def __init__(self, panel: Any) -> None:
+        super().__init__(panel)
+        self.ui.registerButton.connect("clicked()", self.toggle)
+        self.ui.installWarpButton.connect("clicked()", self.install)
+        self.task: Any = None
+        self._said: tuple[str, str] | None = None
+        self._latest: dict[str, Any] | None = None
+        self._refreshed = 0.0
+
+    def toggle(self) -> None:
+        """Register, or stop."""
+        if self.task is not None:
+            self.task.cancel()
+            self.ui.registerButton.enabled = False
+        else:
+            self.register()
+
+    def register(self, start: str | None = None) -> None:
+        """Register the chosen fluoroscopy to the chosen CT, from `start` or what the panel says."""
+        if self.task is not None or not self._may_register()[0]:
+            return
+        parameters = self.panel.parameters
+        self._said, self._latest = None, None
+        self.task = self.logic.register(
+            self.ct,
+            self.fluoroscopy,
+            start or parameters.start.value,
+            blocking=False,
+            on_progress=self._progress,
+            on_done=self._done,
+            on_error=self._failed,
+        )
+        self.panel.wake()
+        self.panel.refresh()
+
+    def _progress(self, step: dict[str, Any]) -> None:
+        self._latest = step
+        now = time.perf_counter()
+        if now - self._refreshed > 0.1:
+            self._refreshed = now
+            status.show(self.ui.registerStateLabel, *self._state())
+
+    def _done(self, _result: dict[str, Any]) -> None:
+        self.task = None
+        self.ui.reviewSection.collapsed = False
+        self.panel.registered()
+
+    def _failed(self, error: Exception) -> None:
+        self.task = None
+        self._said = status.of_error(error)
+        if self._said[0] == "warn":
+            self._said = ("warn", _("Stopped: the CT lies where it was."))
+        self.panel.refresh()
+
+    def forget_message(self) -> None:
+        """Other images were chosen: what was said about the last run is over."""
+        if self.task is None:
+            self._said = None
+
+    def install(self) -> None:
+        """Install NVIDIA Warp, after asking."""
+        reason = _("Registration renders synthetic X-rays with NVIDIA Warp, on the graphics card or the processor.")
+        with slicer.util.tryWithErrorDisplay(_("The installation failed."), waitCursor=False):
+            packages.install(packages.WARP, reason)
+        self.panel.refresh()
+        self.panel.warm_up()
+
+    # What is shown
+
+    def refresh(self) -> None:
+        ui, running = self.ui, self.task is not None
+        allowed, why = self._may_register()
+        ui.registerButton.text = _("Stop") if running else _("Register")
+        tip = _("Stop; the CT goes back to where it lay.") if running else _("Find the C-arm's pose.")
+        status.enable(ui.registerButton, running or allowed, tip if running or allowed else why)
+        result = self._result()
+        status.accent(ui.registerButton, allowed and not running and result is None)
+        ui.startCombo.enabled = not running
+        ui.installWarpButton.visible = not packages.can_register()
+        if not packages.can_register():
+            ui.installWarpButton.text = _("Install NVIDIA Warp (about {size})...").format(size=packages.WARP.size)
+        status.show(ui.registerStateLabel, *self._state())
+        text = "" if result is None or running else describe_details(result)
+        ui.registerDetailLabel.visible = bool(text)
+        ui.registerDetailLabel.text = text
+
+    def _result(self) -> dict[str, Any] | None:
+        if self.fluoroscopy is None or self.ct is None or not fluoro.is_fluoroscopy(self.fluoroscopy):
+            return None
+        return results.get_result(self.fluoroscopy, self.ct)
+
+    def _may_register(self) -> tuple[bool, str]:
+        if self.ct is None or not fluoro.is_fluoroscopy(self.fluoroscopy):
+            return False, _("Choose a CT and a fluoroscopy first.")
+        if fluoro.get_carm(self.fluoroscopy) is None:
+            return False, _("Give the fluoroscopy's geometry first.")
+        if not packages.can_register():
+            return False, _("Install NVIDIA Warp first: registration renders synthetic X-rays with it.")
+        return True, ""
+
+    def _state(self) -> tuple[str, str]:
+        if self.task is not None:
+            if self._latest is None:
+                return "busy", _("Handing the images to the engine...")
+            return "busy", _("Registering: step {step}, similarity {similarity:.3f}, {seconds:.1f} s").format(
+                step=self._latest["iteration"],
+                similarity=self._latest["similarity"],
+                seconds=self._latest["seconds"],
+            )
+        if self._said is not None:
+            return self._said
+        result = self._result()
+        if result is not None:
+            return trust_line(result, results.is_accepted(self.fluoroscopy))
+        allowed, why = self._may_register()
+        if not allowed:
+            return ("warn" if not packages.can_register() else "idle"), why
+        return "ready", _("Ready to register.")
+
+    def close(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+
+
+def trust_line(result: dict[str, Any], accepted: bool = False) -> tuple[str, str]:
+    """(kind, sentence): whether a result may be relied on, and why not."""
+    trust = result.get("trust", {})
+    if trust.get("trusted"):
+        text = _("Trusted, {probability:.0f} %").format(probability=100 * trust.get("probability", 0))
+        kind = "good"
+    else:
+        reasons = "; ".join(_REASONS.get(reason, reason) for reason in trust.get("reasons", ())) or _("no reason given")
+        text = _("Not trusted: {reasons}").format(reasons=reasons)
+        kind = "warn" if set(trust.get("reasons", ())) == {"not calibrated"} else "bad"
+    error = result.get("expectedErrorMm")
+    if error is not None:
+        text += " · " + _("expected error {error:.1f} mm").format(error=error)
+    return kind, _("Accepted. {text}").format(text=text) if accepted else text
+
+
+def describe_details(result: dict[str, Any]) -> str:
+    """Time, steps, start and why it stopped, in one line."""
+    parts = [
+        _("{seconds:.2f} s").format(seconds=result.get("seconds", 0.0)),
+        _("{steps} steps").format(steps=result.get("iterations", 0)),
+        _("similarity {similarity:.3f}").format(similarity=result["views"][0].get("similarity") or 0.0),
+    ]
+    if result.get("start"):
+        parts.append(_("start: {start}").format(start=result["start"]))
+    if result.get("stopped"):
+        parts.append(_("stopped: {reason}").format(reason=result["stopped"]))
+    return " · ".join(parts)

@@ -1,0 +1,180 @@
+"""Preparing a patient: a pretraining job made from nodes, started in a process of its own, watched, found again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..errors import InputError
+from ..geometry.carm import CArm
+from ..pretraining import disk
+from ..pretraining import job as jobs
+from ..pretraining.settings import Settings, Task, preset
+from .task import Steps
+from .upload import Loaded, ct_array
+
+PathLike = str | os.PathLike[str]
+# States in which nothing more will come.
+ENDED = ("done", "failed", "stopped", "interrupted", "new")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A job folder that was found.
+
+    Attributes:
+        folder: Where.
+        view, lao_rao, cran_caud: What it is for.
+        carm: Its C-arm.
+        fingerprint: Of its CT.
+        preset: How it was trained.
+        status: Its latest figures; "state" is one of new, starting, running, certifying, paused, interrupted, stopped,
+            failed, done.
+        usable: Whether it can start a registration.
+        size: Bytes on disk, its copy of the CT included.
+    """
+
+    folder: Path
+    view: str
+    lao_rao: float
+    cran_caud: float
+    carm: CArm
+    fingerprint: str
+    preset: str
+    status: dict[str, Any]
+    usable: bool
+    size: int
+
+    @property
+    def certificate(self) -> dict[str, Any] | None:
+        """What the job certifies, or None."""
+        found = self.status.get("certificate")
+        return found if isinstance(found, dict) else None
+
+
+def models_folder() -> Path:
+    """Where models are kept when nobody says otherwise."""
+    home = Path.home()
+    if sys.platform == "win32":
+        base = Path(os.environ.get("LOCALAPPDATA", home / "AppData" / "Local"))
+    elif sys.platform == "darwin":
+        base = home / "Library" / "Application Support"
+    else:
+        base = Path(os.environ.get("XDG_DATA_HOME", home / ".local" / "share"))
+    return base / "DiffPoseSlicer" / "models"
+
+
+def job_folder(base: Path, fingerprint: str, task: Task, name: str) -> Path:
+    """The folder of a job: the same order finds the same folder, and its name says nothing of the patient."""
+    order = hashlib.sha256(json.dumps([task.to_json(), name], sort_keys=True).encode()).hexdigest()
+    return base / f"{fingerprint[:12]}-{task.view.lower()}-{name}-{order[:8]}"
+
+
+def make_job(folder: Path, ct: Any, loaded: Loaded, task: Task, name: str, device: str, seed: int = 0) -> Steps:
+    """Steps that write a job's order, the CT in slabs; a job that is there already stays as it is."""
+    if (folder / "job.json").is_file():
+        return jobs.Job.open(folder)
+    settings: Settings = preset(name)
+    hu = ct_array(ct)
+    data = {
+        "format": jobs.FORMAT,
+        "fingerprint": loaded.key,
+        "affine": loaded.affine.tolist(),
+        "task": task.to_json(),
+        "preset": name,
+        "settings": settings.to_json(),
+        "seed": seed,
+        "device": device,
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / "ct.npy.part"
+        with open(part, "wb") as file:
+            header = {"descr": np.lib.format.dtype_to_descr(hu.dtype), "fortran_order": False, "shape": hu.shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            thick = max(1, (4 << 20) // hu[0].nbytes)
+            for k in range(0, len(hu), thick):
+                file.write(np.ascontiguousarray(hu[k : k + thick]).data)
+                yield
+        disk.replace_file(part, folder / "ct.npy")
+        disk.write_atomically(folder / "job.json", json.dumps(data, indent=2, allow_nan=False) + "\n")
+    except OSError as error:
+        raise InputError(f"The model's folder cannot be written: {disk.reason(error)}.") from None
+    return jobs.Job.open(folder)
+
+
+def find(base: Path, fingerprint: str | None = None) -> list[Prepared]:
+    """All jobs below a folder (of one CT, where a fingerprint is given), the latest first."""
+    found = []
+    for order in sorted(base.glob("*/job.json"), key=lambda path: -path.stat().st_mtime) if base.is_dir() else []:
+        try:
+            job = jobs.Job.open(order.parent)
+        except InputError:
+            continue  # another version's, or half of one
+        if fingerprint is None or job.fingerprint == fingerprint:
+            found.append(describe(job))
+    return found
+
+
+def describe(job: jobs.Job) -> Prepared:
+    """What is to be known of a job."""
+    files = [path for path in job.folder.iterdir() if path.is_file()]
+    return Prepared(
+        folder=job.folder,
+        view=job.task.view,
+        lao_rao=job.task.lao_rao,
+        cran_caud=job.task.cran_caud,
+        carm=job.task.carm,
+        fingerprint=job.fingerprint,
+        preset=job.preset,
+        status=jobs.read_status(job.folder),
+        usable=(job.folder / "model.safetensors").is_file(),
+        size=sum(path.stat().st_size for path in files),
+    )
+
+
+def best(models: list[Prepared], carm: CArm, view: dict[str, Any]) -> Prepared | None:
+    """The model to start from: usable, and trained for about this view (within 20 degrees) and this C-arm."""
+    fitting = [
+        model
+        for model in models
+        if model.usable
+        and model.view == view["view"]
+        and np.hypot(model.lao_rao - view["laoRao"], model.cran_caud - view["cranCaud"]) < 20
+        and abs(model.carm.source_to_detector / carm.source_to_detector - 1) < 0.1
+    ]
+    return fitting[0] if fitting else None
+
+
+def watch(folder: PathLike, on_progress: Callable[[dict[str, Any]], None] | None) -> Steps:
+    """Steps that last until a job has ended; its last status."""
+    seen = None
+    while True:
+        status = jobs.read_status(folder)
+        if on_progress and status.get("heartbeat") != seen:
+            seen = status.get("heartbeat")
+            on_progress(status)
+        if status.get("state") in ENDED and not (status["state"] == "new" and jobs.is_running(folder)):
+            return status
+        yield
+
+
+def delete(folder: PathLike) -> None:
+    """Delete a job folder with its model and its copy of the CT.
+
+    Raises:
+        InputError: a process still works there, or it is no job folder.
+    """
+    folder = jobs.Job.open(folder).folder
+    if jobs.is_running(folder):
+        raise InputError("The preparation is still running: stop it first.")
+    shutil.rmtree(folder, ignore_errors=True)
