@@ -66,7 +66,7 @@ class AttenuationGrid:
         return np.linalg.norm(self.affine[:3, :3], axis=0)
 
     @cached_property
-    def ras_to_index(self) -> NDArray[np.float64]:
+    def ras_to_index(self) -> NDArray[Any]:
         """4x4, RAS mm to (i, j, k, 1) of the padded array."""
         return np.linalg.inv(self.affine)
 

@@ -13,10 +13,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..errors import InputError
-from .attenuation import AIR_HU, AttenuationGrid, FloatArray, block_average, hu_to_mu
+from ..geometry.coordinates import transform_points
+from .attenuation import AIR_HU, MU_WATER, AttenuationGrid, FloatArray, block_average, hu_to_mu
+from .dicom import is_dicom
+from .dicom_ct import read_dicom_ct
 from .itk import array_view, image_affine, read_image, set_affine
 from .nifti import is_nifti, read_nifti, write_nifti
 from .quiet import quiet
+
+# What makes a CT too coarse or too small to be comfortable with, mm.
+COARSE_MM, SMALL_MM = 3.5, 40.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,12 +34,14 @@ class CTVolume:
         affine: 4x4, index (i, j, k, 1) -> RAS mm; may be oblique or sheared.
         name: For display: a file's name, never a patient's.
         notes: What was found and decided on reading, in sentences for the user.
+        frame_of_reference: DICOM's UID of the space the CT was taken in, or "".
     """
 
     hu: NDArray[np.int16] | NDArray[np.float32]
     affine: NDArray[np.float64]
     name: str = ""
     notes: tuple[str, ...] = ()
+    frame_of_reference: str = ""
     _levels: dict[tuple[int, int, int], AttenuationGrid] = field(default_factory=dict, repr=False, init=False)
 
     @classmethod
@@ -71,7 +79,7 @@ class CTVolume:
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> CTVolume:
-        """Read NIfTI, NRRD, MetaImage or a DICOM folder.
+        """Read NIfTI, NRRD, MetaImage, a DICOM folder, or an enhanced multi-frame DICOM file.
 
         Raises:
             InputError: the file is missing, damaged, flat, or does not hold Hounsfield units.
@@ -79,9 +87,16 @@ class CTVolume:
         path = Path(path)
         if not path.exists():
             raise InputError(f"The CT {path.name} does not exist; check the path.")
-        if path.is_dir():
-            return cls._read_folder(path)
-        if is_nifti(path):
+        frame_of_reference = ""
+        if path.is_dir() or is_dicom(path):
+            dicom = read_dicom_ct(path)
+            values, affine, notes, frame_of_reference = (
+                dicom.values,
+                dicom.affine,
+                dicom.notes,
+                dicom.frame_of_reference,
+            )
+        elif is_nifti(path):
             values, affine, notes = read_nifti(path, "CT")
         else:
             image, notes = read_image(path, "CT"), ()
@@ -93,19 +108,7 @@ class CTVolume:
                 raise InputError(f"The CT {path.name} holds colours or vectors, where one value a voxel is needed.")
             values, affine = array_view(image), image_affine(image)
         volume = cls.from_array(values, affine, path.name, notes)
-        return volume._as_hounsfield()
-
-    @classmethod
-    def _read_folder(cls, path: Path) -> CTVolume:
-        import SimpleITK as sitk
-
-        with quiet():
-            ids = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(path))
-            series = [sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(path), one) for one in ids]
-            if not series:
-                raise InputError(f"The folder {path.name} holds no DICOM series; choose the folder with the slices.")
-            image = sitk.ReadImage(max(series, key=len))
-        return cls.from_array(array_view(image), image_affine(image), path.name)._as_hounsfield()
+        return replace(volume, frame_of_reference=frame_of_reference)._as_hounsfield()._judged()
 
     def _as_hounsfield(self) -> CTVolume:
         """This volume with a masked background turned into air.
@@ -126,6 +129,19 @@ class CTVolume:
             note = "The voxels of value 0 around the anatomy (a masked CT) were taken as air."
             return replace(self, hu=hu, notes=(*self.notes, note))
         return self
+
+    def _judged(self) -> CTVolume:
+        """With notes on what will limit the accuracy."""
+        notes = list(self.notes)
+        size = self.spacing * (np.array(self.hu.shape[::-1]) - 1)
+        if max(self.spacing) > COARSE_MM:
+            notes.append(
+                f"The CT is coarse: its voxels are {max(self.spacing):.1f} mm long. Expect errors of that order along "
+                "that axis; slices of 1 mm or less are best."
+            )
+        if min(size) < SMALL_MM:
+            notes.append(f"The CT is small: {size.round().astype(int).tolist()} mm. Too little anatomy may be in view.")
+        return replace(self, notes=tuple(notes))
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write as .nii.gz, .nii, .nrrd or .mha, by ending.
@@ -168,7 +184,48 @@ class CTVolume:
         size = np.array(self.hu.shape[::-1])
         if (size - count.sum(1) < 2).any():
             raise InputError(f"Cropping the CT by {take.ravel().tolist()} mm leaves nothing of its {size} voxels.")
-        (i0, j0, k0), (i1, j1, k1) = count[:, 0], size - count[:, 1]
+        return self._block(count[:, 0], size - count[:, 1])
+
+    def region(self, low: ArrayLike, high: ArrayLike) -> CTVolume:
+        """The voxels within the box from `low` to `high` in RAS mm (the smallest block of the grid that covers it).
+
+        Raises:
+            InputError: the box lies outside the CT.
+        """
+        low, high = np.minimum(low, high), np.maximum(low, high)
+        corners = np.array([[x, y, z] for x in (low[0], high[0]) for y in (low[1], high[1]) for z in (low[2], high[2])])
+        index = transform_points(np.linalg.inv(self.affine), corners)
+        size = np.array(self.hu.shape[::-1])
+        start = np.clip(np.floor(index.min(0) + 1e-6), 0, size).astype(int)
+        stop = np.clip(np.ceil(index.max(0) - 1e-6) + 1, 0, size).astype(int)
+        if (stop - start < 2).any():
+            raise InputError(f"The region from {low.tolist()} to {high.tolist()} mm (RAS) lies outside the CT.")
+        return self._block(start, stop)
+
+    def without_air(self, margin: float = 10.0) -> CTVolume:
+        """Without the air, and the couch where it sticks out, around the body; `margin` mm of it stay.
+
+        For speed: no voxel that stays moves. The body is the largest connected piece of tissue at about 8 mm, where a
+        couch's thin shell has averaged away.
+        """
+        import SimpleITK as sitk
+
+        grid = self.level(8.0)
+        tissue = sitk.GetImageFromArray((grid.mu > MU_WATER * 0.6).astype(np.uint8))
+        labels = sitk.GetArrayFromImage(sitk.RelabelComponent(sitk.ConnectedComponent(tissue)))
+        if not (labels == 1).any():
+            return self
+        found = np.argwhere(labels == 1)[:, ::-1]
+        ratio = grid.spacing / self.spacing
+        size = np.array(self.hu.shape[::-1])
+        extra = margin / self.spacing
+        start = np.clip(np.floor((found.min(0) - 1) * ratio - extra), 0, size - 2).astype(int)
+        stop = np.clip(np.ceil(found.max(0) * ratio + extra), start + 2, size).astype(int)
+        return self._block(start, stop)
+
+    def _block(self, start: NDArray[Any], stop: NDArray[Any]) -> CTVolume:
+        """Voxels start to stop (exclusive) along i, j, k, where they are."""
+        (i0, j0, k0), (i1, j1, k1) = start, stop
         affine = self.affine.copy()
         affine[:3, 3] = (self.affine @ [i0, j0, k0, 1])[:3]
         hu: Any = np.ascontiguousarray(self.hu[k0:k1, j0:j1, i0:i1])

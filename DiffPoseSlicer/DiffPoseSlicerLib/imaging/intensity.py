@@ -19,25 +19,32 @@ from .resampling import resample
 
 # Fine structure: what a window of 1/16 of the image smooths away.
 _FINE = 16
+# Line integrals from air to the densest bone behind a body.
+TYPICAL_RANGE = 6.0
 
 
 @dataclass(frozen=True)
 class Conversion:
-    """How stored values became attenuation; `stored = white * exp(-pixels)` or, for attenuation, `pixels` themselves.
+    """How stored values became attenuation, so that it can be undone.
 
     Attributes:
         intensity: "transmission" or "attenuation": what the stored values are.
-        white: I0, the stored value that means no attenuation (transmission only, else 0).
+        white: The stored value that means no attenuation (I0 for transmission).
         note: The decision in a sentence for the user.
+        slope: Stored values per unit of attenuation where the two are related linearly; None for I = I0 exp(-p).
+        mirrored_at: Values were subtracted from this before anything else (proportional to intensity, but reversed).
     """
 
     intensity: str
     white: float
     note: str
+    slope: float | None = None
+    mirrored_at: float | None = None
 
     def to_stored(self, pixels: FloatArray) -> NDArray[Any]:
         """Stored values from attenuation: the reverse of the conversion."""
-        return self.white * np.exp(-pixels) if self.intensity == "transmission" else pixels
+        values = self.white * np.exp(-pixels) if self.slope is None else self.white + self.slope * pixels
+        return values if self.mirrored_at is None else self.mirrored_at - values
 
 
 def smoothed(image: NDArray[Any], radius: int) -> NDArray[np.float64]:
@@ -130,7 +137,7 @@ def to_attenuation(
         intensity, why = decide(stored, mask, dark_surround)
     note = f"Treated as {intensity} because {why}."
     if intensity == "attenuation":
-        return np.asarray(stored, np.float32), Conversion(intensity, 0.0, note)
+        return np.asarray(stored, np.float32), Conversion(intensity, 0.0, note, 1.0)
     values = np.asarray(stored, np.float32)
     white = float(np.percentile(values[mask] if mask is not None and mask.any() else values, 99.9))
     if white <= 0:  # a display-processed image around zero: shift it into the positive
@@ -141,3 +148,16 @@ def to_attenuation(
     # Nothing comes through where a counter reads 0; half a count keeps the logarithm finite.
     floor = max(white * 1e-6, 0.5 if np.asarray(stored).dtype.kind in "iu" else 0.0)
     return np.log(white / np.maximum(values, floor)).astype(np.float32), Conversion(intensity, white, note)
+
+
+def from_processed(stored: NDArray[Any], intensity: str, note: str) -> tuple[FloatArray, Conversion]:
+    """Attenuation from values that are a logarithm of the intensity, or were processed for display.
+
+    Their scale is unknown: the image's range is brought to that of a typical body's line integrals. A further logarithm
+    would only exaggerate what is dark.
+    """
+    values = np.asarray(stored, np.float32)
+    low, high = (float(x) for x in np.percentile(values, [0.1, 99.9]))
+    scale = max(high - low, 1e-6) / TYPICAL_RANGE
+    white, slope = (high, -scale) if intensity == "transmission" else (low, scale)
+    return ((values - white) / slope).astype(np.float32), Conversion(intensity, white, note, slope)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,15 @@ from numpy.typing import ArrayLike, NDArray
 from ..errors import InputError
 from ..geometry.carm import CArm
 from .attenuation import FloatArray
-from .intensity import Conversion, to_attenuation
+from .dicom import is_dicom
+from .dicom_geometry import Fact
+from .dicom_xray import DicomXray, Frame, read_dicom_xray, with_user_carm
+from .intensity import Conversion, decide, from_processed, to_attenuation
 from .itk import array_view, read_image
 from .masking import basic_mask
 from .nifti import is_nifti, read_nifti
 from .orientation import stored_size, to_camera, to_stored
+from .positioner import Positioner
 from .resampling import resample
 
 GEOMETRY_NEEDED = (
@@ -37,6 +42,9 @@ class XrayImage:
         notes: What was decided on reading and why, in sentences for the user.
         conversion: How stored values became attenuation.
         name: For display: a file's name, never a patient's.
+        positioner: How the C-arm stood relative to the patient, where the file says so: what a start from DICOM needs.
+        facts: Where each number of the geometry comes from.
+        frame_of_reference: DICOM's UID of the space the image was taken in, or "".
     """
 
     pixels: FloatArray
@@ -45,6 +53,9 @@ class XrayImage:
     notes: tuple[str, ...] = ()
     conversion: Conversion | None = None
     name: str = ""
+    positioner: Positioner | None = None
+    facts: tuple[Fact, ...] = ()
+    frame_of_reference: str = ""
 
     @classmethod
     def from_array(
@@ -57,6 +68,9 @@ class XrayImage:
         notes: tuple[str, ...] = (),
         why: str = "it was stated",
         bits: int | None = None,
+        kind: str = "EXACT",
+        top: float | None = None,
+        inside: NDArray[np.bool_] | None = None,
     ) -> XrayImage:
         """An X-ray from stored values [row, column], turned into the camera frame as `carm` says.
 
@@ -67,6 +81,11 @@ class XrayImage:
             name, notes: For display.
             why: Who states the intensity, for the note.
             bits: Bits stored, to know saturation (default all of an integer type).
+            kind: "EXACT": transmission is proportional to the beam's intensity, attenuation a line integral; "LIN":
+                both are proportional to the intensity, attenuation reversed at `top`; "LOG": to its logarithm; "DISP":
+                processed for display.
+            top: The highest value possible.
+            inside: Pixels that count as far as is known [row, column], as stored.
 
         Raises:
             InputError: not one value a pixel, not finite, flat, or not the C-arm's size.
@@ -94,7 +113,22 @@ class XrayImage:
             raise InputError(f"The {what} is flat: all its pixels are {stored.flat[0]}.")
         intensity = intensity or carm.intensity
         mask, mask_notes, aperture = basic_mask(stored, bits, intensity)
-        pixels, conversion = to_attenuation(stored, intensity, why, mask, aperture is not None)
+        if inside is not None:
+            mask = inside if mask is None or not (mask & inside).any() else mask & inside
+        if kind == "LIN" and intensity == "attenuation" and top is not None:
+            # Proportional to the intensity, but reversed: what is missing to full scale came through.
+            pixels, conversion = to_attenuation(
+                np.maximum(top - stored.astype(np.float32), 0), "transmission", why, mask
+            )
+            note = f"Treated as reversed transmission (full scale {top:g}) because {why}."
+            conversion = replace(conversion, intensity="attenuation", note=note, mirrored_at=top)
+        elif kind in ("LIN", "EXACT"):
+            pixels, conversion = to_attenuation(stored, intensity, why, mask, aperture is not None)
+        else:
+            if intensity is None:
+                intensity, why = decide(stored, mask, aperture is not None)
+            word = "logarithmic" if kind == "LOG" else "display-processed"
+            pixels, conversion = from_processed(stored, intensity, f"Treated as {word} {intensity} because {why}.")
         return cls(
             np.ascontiguousarray(to_camera(pixels, carm)),
             replace(carm, intensity=conversion.intensity),
@@ -105,25 +139,55 @@ class XrayImage:
         )
 
     @classmethod
-    def read(cls, path: str | os.PathLike[str], carm: CArm | None = None, frame: int | None = None) -> XrayImage:
-        """Read TIFF, PNG, JPEG, NIfTI, NRRD, MetaImage or .npy with the geometry given by `carm`.
+    def read(cls, path: str | os.PathLike[str], carm: CArm | None = None, frame: Frame = None) -> XrayImage:
+        """Read DICOM (with its own geometry), TIFF, PNG, JPEG, NIfTI, NRRD, MetaImage or .npy (with `carm`).
 
         Args:
-            path: The image; row 0 is at the top.
-            carm: Its geometry.
-            frame: Which frame of several, counted from 0.
+            path: The image; row 0 is at the top. `name#3`, `name#3-9` and `name#average` choose frames, too.
+            carm: Its geometry. For DICOM it replaces what the file says, except how the image is mirrored and turned.
+            frame: Counted from 0; or (first, last) or "average" for the mean of several.
 
         Raises:
-            InputError: missing, damaged, several frames and none chosen, or no geometry.
+            InputError: missing, damaged, no such frame, not an X-ray, or no geometry; the message says what is missing.
         """
-        path = Path(path)
+        path, chosen = split_frame(Path(path))
+        frame = chosen if frame is None else frame
         if not path.is_file():
             kind = "is a folder" if path.is_dir() else "does not exist"
             raise InputError(f"The X-ray {path.name} {kind}; give one image file.")
+        if is_dicom(path):
+            return cls._from_dicom(read_dicom_xray(path, frame), carm, path.name)
         stored, notes = read_pixels(path, frame)
         if carm is None:
             raise InputError(f"The X-ray {path.name} carries no geometry: {GEOMETRY_NEEDED}.")
         return cls.from_array(stored, carm, name=path.name, notes=notes, why="the C-arm file says so")
+
+    @classmethod
+    def _from_dicom(cls, image: DicomXray, carm: CArm | None, name: str) -> XrayImage:
+        """Raises InputError: the geometry is incomplete and none is given."""
+        facts, notes = image.facts, image.notes
+        if carm is not None:
+            carm = with_user_carm(image, carm)
+            facts = (*(f for f in facts if f.name in ("kind", "image", "beam", "stored image")), *user_facts(carm))
+        elif image.geometry.carm is None:
+            missing = " and ".join(image.geometry.missing)
+            why = " ".join(note for note in image.geometry.notes if "missing" in note or "not taken" in note)
+            raise InputError(f"The X-ray {name} lacks {missing}: {GEOMETRY_NEEDED}.{' ' + why if why else ''}")
+        else:
+            carm = image.geometry.carm
+        how = image.relation
+        intensity = carm.intensity or how.intensity
+        why = "the C-arm file says so" if carm.intensity else how.why
+        xray = cls.from_array(
+            image.values, carm, intensity, name=name, notes=notes, why=why, bits=image.bits,
+            kind="EXACT" if carm.intensity else how.kind, top=image.top, inside=image.mask,
+        )  # fmt: skip
+        return replace(
+            xray,
+            positioner=image.geometry.positioner,
+            facts=(*facts, Fact("values", f"{xray.carm.intensity}", why or "decided from the image")),
+            frame_of_reference=image.frame_of_reference,
+        )
 
     @property
     def stored(self) -> FloatArray:
@@ -137,7 +201,28 @@ class XrayImage:
         return replace(self, pixels=np.ascontiguousarray(pixels), mask=mask, carm=self.carm.resized((rows, columns)))
 
 
-def read_pixels(path: Path, frame: int | None = None) -> tuple[NDArray[Any], tuple[str, ...]]:
+def split_frame(path: Path) -> tuple[Path, Frame]:
+    """(`run.dcm#12` or `#3-9` or `#average`) to the file and the frame; a file that is called so is left alone."""
+    found = re.fullmatch(r"(.+)#(?:(\d{1,6})(?:-(\d{1,6}))?|(average))", path.name)
+    if found is None or path.exists():
+        return path, None
+    name, first, last, average = found.groups()
+    frame: Frame = "average" if average else (int(first), int(last)) if last else int(first)
+    return path.with_name(name), frame
+
+
+def user_facts(carm: CArm) -> list[Fact]:
+    """Facts of a geometry the user gave."""
+    (row, column), (u, v), source = carm.pixel_spacing, carm.principal_point, "C-arm file"
+    return [
+        Fact("source to detector", f"{carm.source_to_detector:g} mm", source),
+        Fact("source to isocentre", f"{carm.source_to_isocenter:g} mm", source),
+        Fact("pixel spacing", f"{row:g} x {column:g} mm (row, column) at the detector", source),
+        Fact("principal point", f"column {u:.2f}, row {v:.2f}", source),
+    ]
+
+
+def read_pixels(path: Path, frame: Frame = None) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Stored values [row, column] of an image file other than DICOM, and notes.
 
     Raises:
@@ -160,21 +245,38 @@ def read_pixels(path: Path, frame: int | None = None) -> tuple[NDArray[Any], tup
         stored = array_view(image).copy()
         colours = image.GetNumberOfComponentsPerPixel()
     if colours > 1:
-        stored, colour_notes = _to_grey(stored, path)
+        stored, colour_notes = to_grey(stored, path)
         notes += colour_notes
-    if stored.ndim > 2 and stored.dtype.kind in "iufb":
-        stored = stored.reshape(-1, *stored.shape[-2:]) if stored.size else stored
-        if len(stored) > 1:
-            if frame is None:
-                raise InputError(f"The X-ray {path.name} has {len(stored)} frames: choose one, 0 to {len(stored) - 1}.")
-            if not 0 <= frame < len(stored):
-                raise InputError(f"The X-ray {path.name} has no frame {frame}: choose 0 to {len(stored) - 1}.")
-            notes += (f"Frame {frame} of {len(stored)} (counted from 0) was taken.",)
-        stored = stored[frame if frame is not None and len(stored) > 1 else 0]
+    if stored.ndim > 2 and stored.dtype.kind in "iufb" and stored.size:
+        stored = stored.reshape(-1, *stored.shape[-2:])
+        stored, frame_notes = _one_frame(stored, frame, path.name)
+        notes += frame_notes
     return stored, notes
 
 
-def _to_grey(stored: NDArray[Any], path: Path) -> tuple[NDArray[Any], tuple[str, ...]]:
+def _one_frame(frames: NDArray[Any], frame: Frame, name: str) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """One image out of [frame, row, column].
+
+    Raises:
+        InputError: several and none chosen (it may be a volume given by mistake), or no such frame.
+    """
+    count = len(frames)
+    if count == 1 and frame in (None, 0, "average"):
+        return frames[0], ()
+    if frame is None:
+        raise InputError(f"The X-ray {name} has {count} frames: choose one, 0 to {count - 1}, as {name}#N.")
+    if frame == "average":
+        return frames.mean(0, dtype=np.float32), (f"The mean of all {count} frames was taken.",)
+    first, last = (frame, frame) if isinstance(frame, int) else frame if isinstance(frame, tuple) else (-1, -1)
+    if not 0 <= first <= last < count:
+        raise InputError(f"The X-ray {name} has no frame {frame}: choose 0 to {count - 1}.")
+    if first == last:
+        return frames[first], (f"Frame {first} of {count} (counted from 0) was taken.",)
+    mean = frames[first : last + 1].mean(0, dtype=np.float32)
+    return mean, (f"The mean of the frames {first} to {last} of {count} was taken.",)
+
+
+def to_grey(stored: NDArray[Any], path: Path) -> tuple[NDArray[Any], tuple[str, ...]]:
     """Colours [..., components] to one value a pixel."""
     components = stored.shape[-1]
     if components == 2:  # grey and opacity
