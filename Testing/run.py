@@ -3,10 +3,12 @@
 
     python3 Testing/run.py demo            the main job on a real chest CT, with pictures
     python3 Testing/run.py test [ARGS]     lint, then every test; ARGS go to pytest
-    python3 Testing/run.py lint            formatting, types, layers
+    python3 Testing/run.py lint            formatting, types, layers, documentation
     python3 Testing/run.py bench [NAME]    one benchmark, or the list of them
     python3 Testing/run.py screenshots     the pictures of the documentation
     python3 Testing/run.py setup           only the environment the others need
+    python3 Testing/run.py test-versions   the library's tests with what Slicer 5.10 bundles
+    python3 Testing/run.py release-check   what must hold before a release
 
 The first run makes a virtual environment in .venv and installs Testing/requirements.txt there; later runs use it, bring
 it up to date when the requirements change, and make it anew for another Python. Only the standard library is used here.
@@ -29,7 +31,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 VENV = ROOT / ".venv"
 BENCH_VENV = ROOT / ".venv-bench"
+VERSIONS_VENV = ROOT / ".venv-versions"
 REQUIREMENTS = ROOT / "Testing" / "requirements.txt"
+BUNDLED = ROOT / "Testing" / "requirements-slicer-5.10.txt"
 BENCHMARKS = ROOT / "Testing" / "Benchmarks"
 STAMP = "diffposeslicer.json"
 VENV_OPTIONS: list[str] = []  # the tests leave pip out
@@ -222,11 +226,22 @@ LINT = {
     "ruff format": ["-m", "ruff", "format", "--check", "."],
     "mypy": ["-m", "mypy"],
     "import-linter": ["-c", "from importlinter.cli import lint_imports_command; lint_imports_command()"],
+    "documentation": [
+        "-m",
+        "sphinx",
+        "-W",
+        "--keep-going",
+        "-q",
+        "-d",
+        "build/docs/doctrees",
+        "docs",
+        "build/docs/html",
+    ],
 }
 
 
 def lint(_: list[str]) -> int:
-    """Formatting, common errors, types, and the arrows between the layers."""
+    """Formatting, common errors, types, the arrows between the layers, and the documentation."""
     python, failed = ensure_environment(), []
     for name, command in LINT.items():
         lines: list[str] = []
@@ -242,7 +257,23 @@ def lint(_: list[str]) -> int:
 
 def test(arguments: list[str]) -> int:
     """Lint, then every test. The last line printed is pytest's summary."""
-    linted = lint([])
+    return pytest(ensure_environment(), arguments, before=lint([]))
+
+
+# Need VTK's Slicer build, or test the project rather than the library.
+NOT_OF_THE_LIBRARY = ("scene", "host", "panel", "module", "run", "packaging", "wheel", "docs")
+
+
+def test_versions(arguments: list[str]) -> int:
+    """The library's tests with the numpy, pydicom and SimpleITK that Slicer 5.10 bundles."""
+    ensure_environment()
+    python = ensure_environment(VERSIONS_VENV, BUNDLED, below=VENV)
+    ignored = [f"--ignore-glob=*/test_{topic}*.py" for topic in NOT_OF_THE_LIBRARY]
+    return pytest(python, [*ignored, *arguments])
+
+
+def pytest(python: Path, arguments: list[str], before: int = 0) -> int:
+    """Run pytest; its status, or `before`'s where that of the tests is 0. Its summary is the last line printed."""
     summary = ""
 
     def show(line: str) -> None:
@@ -251,14 +282,19 @@ def test(arguments: list[str]) -> int:
         plain = re.sub(r"\x1b\[[0-9;]*m", "", line).strip()
         summary = plain if SUMMARY.search(plain) else summary
 
-    command: list[str | Path] = [ensure_environment(), "-m", "pytest", *arguments]
+    command: list[str | Path] = [python, "-m", "pytest", *arguments]
     status = stream(command, show, QT_QPA_PLATFORM="offscreen", MPLBACKEND="Agg")
     if status > 128 or not summary:
         say(f"pytest did not end by itself (status {status}).")
-    if linted:
+    if before:
         say("Lint failed: see above.")
     print(summary or "no tests ran", flush=True)
-    return status or linted
+    return status or before
+
+
+def release_check(_: list[str]) -> int:
+    """What must hold before a release, beside the tests."""
+    return run([ensure_environment(), ROOT / "Testing" / "release_check.py"])
 
 
 def benches() -> dict[str, tuple[str, bool]]:
@@ -307,7 +343,8 @@ def screenshots(arguments: list[str]) -> int:
 
 
 TASKS: dict[str, Callable[[list[str]], int]] = {
-    task.__name__.replace("_", "-"): task for task in (demo, test, bench, lint, screenshots, setup)
+    task.__name__.replace("_", "-"): task
+    for task in (demo, test, bench, lint, screenshots, setup, test_versions, release_check)
 }
 
 
