@@ -212,7 +212,12 @@ def stream(command: Sequence[str | Path], line: Callable[[str], object], **extra
 
 def demo(arguments: list[str]) -> int:
     """The main job on a real chest CT: pretrain, register simulated fluoroscopies, print a table, write pictures."""
-    return run([ensure_environment(), "-m", "DiffPoseSlicerLib", "demo", *arguments])
+    python = ensure_environment()
+    status = run([python, "-m", "DiffPoseSlicerLib", "demo", *arguments])
+    if status or {"-h", "--help"} & set(arguments):
+        return status
+    folder = next((b for a, b in zip(arguments, arguments[1:]) if a in ("-o", "--output")), "out/demo")
+    return run([python, ROOT / "Testing" / "Host" / "demo_scene.py", folder])
 
 
 def setup(_: list[str]) -> int:

@@ -1,8 +1,8 @@
 """The main job on a real CT, from nothing to pictures: what `python -m DiffPoseSlicerLib demo` runs.
 
 A network is prepared for the chest CT in a process of its own, twenty fluoroscopies are made from the whole CT by
-plastimatch, and each is registered with a CT that is 15 mm shorter at both ends, once from the network and once from the
-nominal pose.
+plastimatch, and each is registered with a CT that is 15 mm shorter at both ends: once from the network and once from
+the nominal pose.
 """
 
 from __future__ import annotations
@@ -111,7 +111,8 @@ def demo(
         )
     say("\n" + verdict(outcomes, training_seconds))
     (folder / "outcomes.json").write_text(json.dumps([asdict(o) for o in outcomes], indent=1) + "\n")
-    _pictures(folder, outcomes, xrays, results, model, registrar)
+    BENCH_CARM.write(folder / "carm.json")
+    _pictures(folder, outcomes, images, xrays, results, model, registrar)
     say(f"Pictures and result files are in {folder}.")
     return outcomes
 
@@ -220,6 +221,7 @@ def _register(
 def _pictures(
     folder: Path,
     outcomes: list[Outcome],
+    images: list[NDArray[np.uint16]],
     xrays: list[XrayImage],
     results: list[RegistrationResult],
     model: PoseModel,
@@ -239,6 +241,9 @@ def _pictures(
         panels.append((f"{name}: {outcome.error:.2f} mm", after))
         both = np.concatenate([before, np.full((before.shape[0], 8, 3), 255, np.uint8), after], 1)
         sitk.WriteImage(sitk.GetImageFromArray(np.ascontiguousarray(both), isVector=True), str(folder / f"{name}.png"))
+        sitk.WriteImage(sitk.GetImageFromArray(images[outcome.number]), str(folder / f"{name}.tiff"))
+        model.predict(xray).write(folder / f"{name}_network.json")
+        result.write(folder / f"{name}_result.json")
         number = {"case": outcome.number, "network": outcome.network, "error": outcome.error}
         (folder / f"{name}.json").write_text(json.dumps(number) + "\n")
     try:
