@@ -216,7 +216,8 @@ def demo(arguments: list[str]) -> int:
     status = run([python, "-m", "DiffPoseSlicerLib", "demo", *arguments])
     if status or {"-h", "--help"} & set(arguments):
         return status
-    folder = next((b for a, b in zip(arguments, arguments[1:]) if a in ("-o", "--output")), "out/demo")
+    chosen = [number for number, word in enumerate(arguments[:-1]) if word in ("-o", "--output")]
+    folder = arguments[chosen[-1] + 1] if chosen else "out/demo"
     return run([python, ROOT / "Testing" / "Host" / "demo_scene.py", folder])
 
 

@@ -24,6 +24,7 @@ def main(folder: Path, case: str = "median") -> int:
 
     start_core()
     import slicer
+
     from DiffPoseSlicerLib.geometry.carm import CArm
     from DiffPoseSlicerLib.geometry.pose import Pose
     from DiffPoseSlicerLib.imaging.ct import CTVolume
