@@ -66,7 +66,7 @@ def python(code: str) -> list:
     ("modules", "recursive", "unwanted"),
     [
         (["DiffPoseSlicerLib"], False, [*HEAVY, "SimpleITK", "numpy"]),
-        (["DiffPoseSlicerLib.engine.client", "DiffPoseSlicerLib.engine.slabs"], False, [*HEAVY, "SimpleITK"]),
+        (["DiffPoseSlicerLib.engine.client", "DiffPoseSlicerLib.engine.launch"], False, [*HEAVY, "SimpleITK"]),
         (["DiffPoseSlicerLib.geometry", "DiffPoseSlicerLib.imaging"], True, HEAVY),
         (["DiffPoseSlicerLib.registration", "DiffPoseSlicerLib.engine"], True, HEAVY),
         (["DiffPoseSlicerLib.cli"], True, HEAVY),

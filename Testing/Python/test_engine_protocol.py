@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from DiffPoseSlicerLib.engine import protocol
 from DiffPoseSlicerLib.engine.arrays import FOLDER_PREFIX, ArrayFolder
 from DiffPoseSlicerLib.engine.protocol import Error, Progress, ProtocolError, Request, Result
-from DiffPoseSlicerLib.engine.slabs import SlabWriter
 from DiffPoseSlicerLib.errors import InputError
 
 JSON = st.recursive(
@@ -116,26 +115,3 @@ def test_only_a_folder_of_ours_is_emptied(folder, tmp_path):
         ArrayFolder(path, "c").clear()
     assert not folder.exists()
     assert len(list(tmp_path.glob("*.npy"))) == 1
-
-
-def test_a_ct_is_written_in_slabs_and_told_apart_by_its_content(folder):
-    arrays = ArrayFolder(folder, "c")
-    hu = np.arange(7 * 4 * 5, dtype=np.int16).reshape(7, 4, 5)
-
-    def written(values, affine):
-        writer = SlabWriter(arrays, values, affine, slab_bytes=90)
-        steps = 1
-        while writer.step():
-            steps += 1
-        assert writer.fraction == 1
-        return writer.params(), steps
-
-    params, steps = written(hu, np.eye(4))
-    assert steps == len(params["slabs"]) == 4  # two slices of 40 bytes a slab
-    np.testing.assert_array_equal(np.concatenate([arrays.load(slab) for slab in params["slabs"]]), hu)
-    moved, changed = np.eye(4), hu.copy()
-    moved[0, 3], changed[6, 3, 4] = 1, 0
-    keys = {
-        written(v, a)[0]["key"] for v, a in [(hu, np.eye(4)), (hu, moved), (changed, np.eye(4)), (hu.copy(), np.eye(4))]
-    }
-    assert params["key"] in keys and len(keys) == 3

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from . import options
+from .progress import ProgressLine
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -20,7 +21,11 @@ def add(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the demonstration."""
     from ..evaluation.demo import demo
-    from .progress import ProgressLine
 
-    with ProgressLine(every=20) as line:
-        demo(seed=args.seed, out=args.output, device=args.device, preset=args.preset, show_progress=line)
+    with ProgressLine(every=20.0) as line:
+
+        def say(text: str) -> None:
+            line.end()
+            print(text, flush=True)
+
+        demo(seed=args.seed, out=args.output, device=args.device, preset=args.preset, say=say, show_progress=line)

@@ -36,10 +36,15 @@ class ProgressLine:
         else:
             print(self._text, file=sys.stderr, flush=True)
 
+    def end(self) -> None:
+        """Show the last text; what is printed next has a line of its own."""
+        self._show()
+        if self._live and self._shown:
+            print(file=sys.stderr, flush=True)
+        self._text = self._shown = ""
+
     def __enter__(self) -> ProgressLine:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._show()  # the last word is always shown
-        if self._live and self._shown:
-            print(file=sys.stderr, flush=True)
+        self.end()

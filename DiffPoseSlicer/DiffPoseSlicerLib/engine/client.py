@@ -90,10 +90,6 @@ class EngineClient:
         """Whether answers are outstanding."""
         return bool(self._pending)
 
-    def loaded(self, key: str) -> str | None:
-        """What a "load_ct" with this `key` of the caller's gave, if there was one: no need to send it again."""
-        return next((found for found, (_, params) in self._loads.items() if params.get("key") == key), None)
-
     @property
     def log_tail(self) -> str:
         """The last lines the worker logged."""
@@ -136,8 +132,7 @@ class EngineClient:
             status = self._transport.exit_status()
             if status is not None:
                 self._take()  # what it said last
-                hint = " (perhaps for want of memory)" if status == -9 else ""
-                self._ended(self._start_failure or f"stopped unexpectedly (exit status {status}){hint}")
+                self._ended(self._why(status))
         while self._calls:
             self._calls.popleft()()
         return self.busy
@@ -195,6 +190,13 @@ class EngineClient:
 
     # The rest is the machinery.
 
+    def _why(self, status: int) -> str:
+        failure = self._start_failure or self._transport.start_error
+        if failure:
+            return f"could not be started ({failure})"
+        hint = " (perhaps for want of memory)" if status == -9 else ""
+        return f"stopped unexpectedly (exit status {status}){hint}"
+
     def _ensure_running(self) -> None:
         if self._running:
             self.poll()  # notices a worker that has died meanwhile
@@ -207,7 +209,7 @@ class EngineClient:
         try:
             self._transport.start()
         except OSError as error:  # told to the request's on_error by the next poll
-            self._start_failure = f"could not be started ({error.strerror or error})"
+            self._start_failure = error.strerror or str(error)
             return
         hello = {"version": VERSION, "product": __version__, "folder": folder}
         self._send(_Pending("hello", hello, on_error=self._refused))

@@ -14,7 +14,7 @@ import numpy as np
 from .. import __version__
 from ..errors import InputError
 from ..geometry.carm import CArm
-from ..geometry.files import numbers
+from ..geometry.files import number, numbers
 from ..geometry.pose import poses_from_json
 from .arrays import ArrayFolder, is_reference
 from .protocol import VERSION
@@ -195,17 +195,20 @@ class Engine:
         xrays = params.get("xrays")
         if not isinstance(xrays, list) or not xrays:
             raise InputError("The request lacks 'xrays', a list of at least one X-ray.")
-        center = numbers(params, "center", 3, "request") if params.get("center") is not None else None
-        options: Params = {key: params[key] for key in ("view", "lao_rao", "cran_caud", "budget") if key in params}
-        options |= {
-            key: numbers(params, key, 3, "request")
-            for key in ("rotation", "translation")
-            if params.get(key) is not None
-        }
+        start = self._start(params)
+        center = _numbers(params, "center")
+        if center is None and hasattr(start, "center"):
+            center = np.asarray(start.center, float).tolist()
+        options: Params = {name: number(params, name, "request") for name in ("lao_rao", "cran_caud") if name in params}
+        options |= {name: _numbers(params, name) for name in ("rotation", "translation") if params.get(name)}
+        if params.get("budget") is not None:
+            options["budget"] = number(params, "budget", "request")
+        if params.get("view") is not None:
+            options["view"] = text(params, "view")
         result = register(
             warm.ct,
             [self._xray(item) for item in xrays],
-            self._start(params),
+            start,
             center=center,
             device=_device(params),
             on_progress=lambda step: on_progress(progress_json(step)),
@@ -268,6 +271,11 @@ def text(params: Params, key: str) -> str:
     if not isinstance(value, str) or not value:
         raise InputError(f"The request lacks {key!r}, a text.")
     return value
+
+
+def _numbers(params: Params, key: str) -> list[float] | None:
+    """Three numbers out of a request, or None where it says nothing."""
+    return None if params.get(key) is None else numbers(params, key, 3, "request")
 
 
 def _object(params: Params, key: str) -> Params:

@@ -14,6 +14,9 @@ from .launch import engine_command, engine_environment
 class Transport(Protocol):
     """A worker process that can be started, again and again, and talked to without blocking."""
 
+    start_error: str
+    """Why the last start failed, where `start` could not tell yet; else empty."""
+
     def start(self) -> None:
         """Start a new worker. Raises OSError where it cannot be."""
 
@@ -85,6 +88,7 @@ class SubprocessTransport:
         self._command = list(command) if command else engine_command(python)
         self._env = env
         self._process: subprocess.Popen[bytes] | None = None
+        self.start_error = ""
 
     @property
     def pid(self) -> int | None:
