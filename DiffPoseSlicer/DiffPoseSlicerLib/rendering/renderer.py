@@ -46,8 +46,7 @@ class Projector:
         self._radius = float(np.linalg.norm((corners - corners[-1] / 2) @ grid.affine.T, axis=1).max())
         length = float(np.median(grid.spacing * (np.array(mu.shape[::-1]) - 2)))
         self._backend = _backend(mu, self.step, length, device)
-        self._camera: tuple[CArm | None, Array] = (None, np.zeros(5))
-        self._pixels: tuple[Any, FloatArray | None] = (None, None)
+        self._pixels: tuple[Any, FloatArray] = (None, np.zeros((0, 2), np.float32))
 
     @property
     def backend(self) -> str:
@@ -128,22 +127,17 @@ class Projector:
         # Samples are numbered from where the grid can begin at the earliest: small numbers keep float32 exact.
         nearest = np.sqrt(((matrices[:, :3, 3] - self.center) ** 2).sum(-1)) - self._radius
         poses[:, 15] = np.floor(np.maximum(nearest / self.step, 0))
-        if carm is not self._camera[0]:
-            (row, column), (u0, v0) = carm.pixel_spacing, carm.principal_point
-            self._camera = (
-                carm,
-                np.array([column, row, u0, v0, carm.source_to_detector]),
-            )
+        camera = _camera(carm)
         rows, columns = carm.image_size
         if pixels is None:
-            return single, (self._camera[1], poses, None, rows * columns, columns)
-        if pixels is not self._pixels[0]:
+            return single, (camera, poses, None, rows * columns, columns)
+        known = self._pixels
+        if pixels is not known[0]:
             array = np.ascontiguousarray(pixels, np.float32)
             if array.ndim != 2 or array.shape[1] != 2:
                 raise InputError(f"Pixels have shape {array.shape}: (N, 2) as (column, row) is needed.")
-            self._pixels = (pixels, array)
-        array = self._pixels[1]  # type: ignore[assignment]
-        return single, (self._camera[1], poses, array, len(array), columns)
+            self._pixels = known = (pixels, array)
+        return single, (camera, poses, known[1], len(known[1]), columns)
 
 
 def render(
@@ -156,6 +150,8 @@ def render(
     step: float | None = None,
     pixels: ArrayLike | None = None,
     device: str = "auto",
+    mode: str = "trilinear",
+    output: str = "attenuation",
 ) -> Any:
     """One synthetic X-ray of a CT.
 
@@ -168,18 +164,90 @@ def render(
         step: mm between samples along a ray; default the smallest voxel size.
         pixels: (N, 2) as (column, row): only these rays.
         device: "auto", "cpu" or "cuda:N".
+        mode: "trilinear": samples of the interpolated CT; "exact": every voxel's value times the length of the ray
+            within it (Siddon), slower and without derivatives.
+        output: "attenuation": line integrals, bone bright; "transmission": their exp(-x), air 1.
 
     Returns:
-        Line integrals (rows, columns) float32, dimensionless, bone bright (with `pixels`: (N,)); with `jacobian` a
-        tuple with (rows, columns, 6), columns as :meth:`Projector.project` has them.
+        (rows, columns) float32, dimensionless (with `pixels`: (N,)); with `jacobian` a tuple with (rows, columns, 6),
+        columns as :meth:`Projector.project` has them.
+
+    Raises:
+        InputError: an unknown mode, output or device, or derivatives of the exact mode.
     """
-    projector = _warm(ct.level(spacing or 0.0), device, step)
-    result = projector.project(carm, pose.camera_to_ras, pixels, ct.center, jacobian)
-    if pixels is not None:
-        return result
-    if jacobian:
-        return result[0].reshape(carm.image_size), result[1].reshape(*carm.image_size, 6)
-    return result.reshape(carm.image_size)
+    if mode not in ("trilinear", "exact") or output not in ("attenuation", "transmission"):
+        raise InputError(
+            f"The mode is {mode!r} and the output {output!r}: use trilinear or exact, attenuation or transmission."
+        )
+    grid = ct.level(spacing or 0.0)
+    columns: FloatArray | None = None
+    if mode == "exact":
+        if jacobian:
+            raise InputError("The exact mode has no derivatives; use mode='trilinear' with jacobian=True.")
+        from .warp_modes import exact
+
+        image = exact(grid.mu, *_rays(grid, carm, pose, pixels), _warp_device(device))[0]
+    else:
+        image = _warm(grid, device, step).project(carm, pose.camera_to_ras, pixels, ct.center, jacobian)
+        if jacobian:
+            image, columns = image
+    if output == "transmission":
+        image = np.exp(-image)
+        columns = None if columns is None else -image[..., None] * columns
+    if pixels is None:
+        image = image.reshape(carm.image_size)
+        columns = None if columns is None else columns.reshape(*carm.image_size, 6)
+    return image if columns is None else (image, columns)
+
+
+def render_structures(
+    ct: CTVolume,
+    labels: ArrayLike,
+    carm: CArm,
+    pose: Pose,
+    *,
+    step: float | None = None,
+    pixels: ArrayLike | None = None,
+    device: str = "auto",
+) -> FloatArray:
+    """What each structure of a segmented CT adds to its X-ray, in one pass.
+
+    Args:
+        ct: The CT, rendered at its own resolution.
+        labels: [k, j, i], shaped like `ct.hu`: whole numbers from 0 (no structure) to at most 255.
+        carm, pose, step, pixels, device: As :func:`render` has them.
+
+    Returns:
+        (rows, columns, C) float32 with C one more than the largest label (with `pixels`: (N, C)). The channels add up
+        to the image of :func:`render`.
+
+    Raises:
+        InputError: labels of another shape or out of range.
+    """
+    from .warp_modes import structures
+
+    values = np.asarray(labels)
+    if values.shape != ct.hu.shape:
+        raise InputError(f"The labels have shape {values.shape}, the CT {ct.hu.shape}: they must be the same.")
+    if values.min() < 0 or values.max() > 255:
+        raise InputError(f"The labels run from {values.min()} to {values.max()}: number structures from 0 to 255.")
+    grid = ct.level()
+    padded = np.pad(values.astype(np.uint8), 1)
+    rays = _rays(grid, carm, pose, pixels)
+    image = structures(grid.mu, padded, float(step or min(grid.spacing)), *rays, _warp_device(device))[0]
+    return image if pixels is not None else image.reshape(*carm.image_size, -1)
+
+
+def _rays(grid: AttenuationGrid, carm: CArm, pose: Pose, pixels: ArrayLike | None) -> tuple[Array, Array, Array]:
+    """Camera (5,), index from camera (1, 4, 4) and pixels (N, 2) as `warp_modes` takes them."""
+    matrices = (grid.ras_to_index @ pose.camera_to_ras)[None]
+    return _camera(carm), matrices, carm.pixel_grid() if pixels is None else np.asarray(pixels, float)
+
+
+def _camera(carm: CArm) -> Array:
+    """(5,): column and row spacing, principal point (column, row), source to detector."""
+    (row, column), (u0, v0) = carm.pixel_spacing, carm.principal_point
+    return np.array([column, row, u0, v0, carm.source_to_detector])
 
 
 _last: list[tuple[AttenuationGrid, tuple[str, float | None], Projector]] = []  # what `render` used last
@@ -193,24 +261,28 @@ def _warm(grid: AttenuationGrid, device: str, step: float | None) -> Projector:
     return _last[0][2]
 
 
+def _warp_device(device: str) -> str:
+    """The Warp device a name stands for. Raises InputError where it does not exist; ImportError without Warp."""
+    from .warp_backend import cuda_devices
+
+    cuda = cuda_devices()
+    if device == "auto":
+        return cuda[0] if cuda else "cpu"
+    device = "cuda:0" if device == "cuda" else device
+    if device not in ("cpu", *cuda):
+        raise InputError(f"The device {device!r} does not exist here: use {', '.join(('auto', 'cpu', *cuda))}.")
+    return device
+
+
 def _backend(mu: FloatArray, step: float, length: float, device: str) -> Any:
     """The backend for a device: Warp, or torch where Warp is missing or DIFFPOSESLICER_BACKEND=torch asks for it."""
     if os.environ.get("DIFFPOSESLICER_BACKEND") != "torch":
         try:
-            from .warp_backend import WarpBackend, cuda_devices
+            from .warp_backend import WarpBackend
         except ImportError:
             pass
         else:
-            cuda = cuda_devices()
-            if device == "auto":
-                device = cuda[0] if cuda else "cpu"
-            if device == "cuda":
-                device = "cuda:0"
-            if device != "cpu" and device not in cuda:
-                raise InputError(
-                    f"The device {device!r} does not exist here: use auto, cpu{''.join(', ' + c for c in cuda)}."
-                )
-            return WarpBackend(mu, step, length, device)
+            return WarpBackend(mu, step, length, _warp_device(device))
     from .torch_backend import TorchBackend
 
     return TorchBackend(mu, step, device)
