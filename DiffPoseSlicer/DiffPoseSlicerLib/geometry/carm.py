@@ -8,6 +8,7 @@ pixel spacings [row, column], as in DICOM; points in the image are [column, row]
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -160,7 +161,10 @@ class CArm:
         Raises:
             InputError: something is missing, of the wrong shape or impossible.
         """
-        optional = lambda key, value: None if data.get(key) is None else value()  # noqa: E731
+
+        def optional(key: str, value: Callable[[], Any]) -> Any:
+            return None if data.get(key) is None else value()
+
         size = numbers(data, "imageSize", 2, what)
         mirrored = data.get("mirrored", False)
         if not isinstance(mirrored, bool):

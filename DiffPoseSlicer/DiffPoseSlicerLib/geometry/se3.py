@@ -61,7 +61,9 @@ def so3_log(rotation: ArrayLike) -> Array:
     diagonal = np.diagonal(r, axis1=-2, axis2=-1)
     candidates = np.concatenate([trace[..., None], diagonal], -1)
     w, x, y, z = (
-        np.stack([1 + trace, r[..., 2, 1] - r[..., 1, 2], r[..., 0, 2] - r[..., 2, 0], r[..., 1, 0] - r[..., 0, 1]], -1),
+        np.stack(
+            [1 + trace, r[..., 2, 1] - r[..., 1, 2], r[..., 0, 2] - r[..., 2, 0], r[..., 1, 0] - r[..., 0, 1]], -1
+        ),
         np.stack(
             [
                 r[..., 2, 1] - r[..., 1, 2],
@@ -136,7 +138,7 @@ def se3_exp(xi: ArrayLike) -> Array:
 
 
 def se3_log(transform: ArrayLike) -> Array:
-    """Twists (omega, v) of rigid matrices; the inverse of :func:`se3_exp` for angles below pi. (..., 4, 4) -> (..., 6)."""
+    """Twists (omega, v) of rigid matrices, (..., 4, 4) -> (..., 6): inverse of :func:`se3_exp` for angles below pi."""
     transform = np.asarray(transform, float)
     omega = so3_log(transform[..., :3, :3])
     v = np.linalg.solve(so3_left_jacobian(omega), transform[..., :3, 3:])[..., 0]
@@ -217,7 +219,7 @@ def rigidity_error(transform: ArrayLike) -> float:
 
 
 def nearest_rigid(transform: ArrayLike) -> Array:
-    """The rigid matrix closest to a nearly rigid one (Frobenius norm, by SVD): takes off the rounding of a text file."""
+    """The rigid matrix closest to a nearly rigid one (Frobenius norm, by SVD): removes the rounding of a text file."""
     transform = np.asarray(transform, float)
     u, _, vt = np.linalg.svd(transform[:3, :3])
     return rigid(u @ np.diag([1, 1, np.linalg.det(u @ vt)]) @ vt, transform[:3, 3])
