@@ -357,8 +357,8 @@ class ctkDirectoryButton(QtWidgets.QPushButton):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(next((a for a in arguments if isinstance(a, QtWidgets.QWidget)), None))
-        self._directory = QtCore.QDir.currentPath()
-        self.setText(self._directory)
+        self._directory = "."
+        self.setText(QtCore.QDir.currentPath())
         self.clicked.connect(self._choose)
 
     def _choose(self) -> None:
@@ -368,8 +368,8 @@ class ctkDirectoryButton(QtWidgets.QPushButton):
             self.directorySelected.emit(chosen)
 
     def setDirectory(self, directory: str) -> None:
-        directory = QtCore.QFileInfo(str(directory)).absoluteFilePath()
-        if directory != self._directory:
+        directory = QtCore.QDir(str(directory)).absolutePath()
+        if directory != QtCore.QDir(self._directory).absolutePath():
             self._directory = directory
             self.setText(directory)
             self.directoryChanged.emit(directory)
@@ -388,7 +388,7 @@ class ctkColorPickerButton(QtWidgets.QPushButton):
 
     def setColor(self, color: QtGui.QColor) -> None:
         if color != self._color:
-            self._color = QtGui.QColor(color)
+            self._color = QtGui.QColor(*color.getRgb())  # a plain one, also of a Python subclass
             self.setText(self._color.name())
             self.colorChanged.emit(self._color)
 

@@ -234,6 +234,25 @@ class qMRMLSequenceBrowserSeekWidget(qMRMLWidget):
         return self._slider
 
 
+class qMRMLSubjectHierarchyComboBox(qMRMLWidget):
+    """Can be put into a panel, and keeps an item; lists nothing."""
+
+    currentItemChanged = Signal("qint64")
+    _item = 0
+
+    def currentItem(self) -> int:
+        return self._item
+
+    def setCurrentItem(self, item: int) -> None:
+        if item != self._item:
+            self._item = item
+            self.currentItemChanged.emit(item)
+
+
+class qMRMLSubjectHierarchyTreeView(qMRMLSubjectHierarchyComboBox):
+    """The same as a tree."""
+
+
 class qMRMLSliderWidget(ctkwidgets.ctkSliderWidget, SceneObserver):
     """A slider that knows the scene's units."""
 

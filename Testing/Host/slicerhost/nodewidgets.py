@@ -169,10 +169,7 @@ class qMRMLNodeComboBox(QtWidgets.QWidget, SceneObserver):
         self._filling = True
         self._fill(nodes)
         self._filling = False
-        if self._current in nodes:
-            self._select(self._current)
-        else:
-            self._select(None if self._options["noneEnabled"] or not nodes else nodes[0])
+        self._select(self._current if self._current in nodes else None)  # as in Slicer, nothing is chosen by itself
 
     def _fill(self, nodes: list[Any]) -> None:
         options, label = self._options, "/".join(map(_label, self._options["nodeTypes"])) or "node"
