@@ -183,7 +183,7 @@ def _volume(slices: list[Slice], path: Path) -> tuple[NDArray[Any], NDArray[np.f
         )
     tilt = float(np.rad2deg(np.arccos(np.clip(step @ normal / np.linalg.norm(step), -1, 1))))
     if tilt > 0.05:
-        notes.append(f"The gantry was tilted by {tilt:.2f} degrees: the slices stay where they are (a sheared grid).")
+        notes.append(f"The gantry was tilted by {tilt:.2f} degrees: the slices stay where they are (sheared).")
     multiples = gaps / usual
     even = np.abs(multiples - 1).max() <= _UNEVEN
     stack = _stack(slices)
@@ -240,7 +240,7 @@ def _evened(
     if whole_gaps:
         missing = int(np.rint(multiples).sum() - len(multiples))
         return result, (
-            f"{missing} slices are missing (gaps up to {multiples.max() * usual:.1f} mm where {usual:.2f} mm is usual): "
+            f"{missing} slices are missing (gaps up to {multiples.max() * usual:.1f} mm, usually {usual:.2f} mm): "
             "filled in linearly; anatomy there is not real."
         )
     return result, (
