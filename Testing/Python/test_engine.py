@@ -289,6 +289,20 @@ def test_the_worker_ends_when_its_client_is_gone_and_leaves_no_voxels(small_ct):
     client.close()
 
 
+def test_a_worker_at_work_ends_when_its_client_is_gone(small_ct, pose, xray):
+    client, steps = EngineClient(), []
+    ct = load(client, small_ct)
+    client.submit("register", registration(ct, xray, pose), on_progress=steps.append)
+    until = time.monotonic() + SECONDS
+    while not steps and time.monotonic() < until:
+        client._transport.wait(0.1)
+        client.poll()
+    process = client._transport._process
+    process.stdin.close()
+    assert process.wait(SECONDS) == 0  # at its next iteration; status 1 would be the emergency exit
+    client.close()
+
+
 def test_closing_tells_those_who_wait():
     client, outcome = EngineClient(), []
     client.submit("cancel", on_error=outcome.append)
