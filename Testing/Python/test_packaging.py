@@ -106,6 +106,44 @@ def test_library_runs_from_the_installed_tree(build: Path) -> None:
     assert output.split()[1] == str(build / "installed" / MODULES)
 
 
+OPEN_IN_HOST = """
+import sys
+from slicerhost.app import start
+host = start()
+host.load(sys.argv[1])
+widget = host.open("DiffPoseSlicer")
+import DiffPoseSlicerLib
+print("errors:", host.errors)
+print("library:", DiffPoseSlicerLib.__file__)
+print("resources:", widget.resourcePath("UI/DiffPoseSlicer.ui"))
+"""
+
+
+def open_in_host(module: Path) -> dict[str, str]:
+    """What the module says of itself once it is open in the test host, in a process of its own."""
+    # Slicer itself puts the module's folder on the path.
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "Testing" / "Host"), "PYTHONDONTWRITEBYTECODE": "1"}
+    command = [sys.executable, "-c", OPEN_IN_HOST, str(module)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    said = dict(re.findall(r"^(errors|library|resources): (.*)$", done.stdout, re.MULTILINE))
+    assert "resources" in said, done.stderr[-3000:]
+    return said
+
+
+def test_module_opens_from_the_installed_tree(build: Path) -> None:
+    modules = build / "installed" / MODULES
+    said = open_in_host(modules / "DiffPoseSlicer.py")
+    assert said["errors"] == "[]"
+    assert Path(said["library"]).is_relative_to(modules)
+    assert Path(said["resources"]) == modules / "Resources" / "UI" / "DiffPoseSlicer.ui"
+
+
+def test_module_opens_from_the_source_tree() -> None:
+    said = open_in_host(ROOT / "DiffPoseSlicer" / "DiffPoseSlicer.py")
+    assert said["errors"] == "[]"
+    assert Path(said["resources"]) == ROOT / "Resources" / "UI" / "DiffPoseSlicer.ui"
+
+
 def test_slicers_tests_are_registered(build: Path) -> None:
     listed = run(tool("ctest"), "-N", cwd=build)
     assert re.search(r": py_DiffPoseSlicer$", listed, re.MULTILINE)
