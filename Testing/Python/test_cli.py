@@ -67,6 +67,17 @@ def test_simulate_register_evaluate(files, small_ct, tmp_path, capsys):
     np.testing.assert_allclose(np.array(data["ctToWorld"]), np.array(data["c0"]) @ found.ras_to_camera, atol=1e-9)
 
 
+def test_a_search_needs_no_start(files, tmp_path):
+    command = ["register", files / "ct.nii.gz", files / "sim" / "xray_000.png", "--carm", files / "carm.json"]
+    ranges = ["--view", "AP", "--rotation", "10", "10", "10", "--translation", "10", "10", "30"]
+    assert run(*command, "--start", "search", *ranges, "-o", tmp_path / "result.json") == 0
+    assert json.loads((tmp_path / "result.json").read_text())["start"] == "search"
+    figures = tmp_path / "figures.json"
+    truth = files / "sim" / "truth_000.json"
+    assert run("evaluate", tmp_path / "result.json", "--truth", truth, "-o", figures) == 0
+    assert json.loads(figures.read_text())["views"][0]["mTRE"] < 1.0
+
+
 def test_evaluate_measures_at_given_points_of_any_frame(files, tmp_path, capsys):
     truth = Pose.read(files / "pose.json")
     wrong = truth.camera_to_ras.copy()

@@ -77,6 +77,14 @@ def test_a_registration_streams_every_iteration_and_finds_the_pose(client, small
     assert list(client.arrays.folder.glob("*.npy")) and not client.busy  # the CT's slabs are kept, nothing else waits
 
 
+def test_a_search_is_bounded_by_its_view_and_ranges(client, small_ct, pose, xray):
+    request = registration(load(client, small_ct), xray, pose) | {"start": "search", "view": "AP", "lao_rao": 5}
+    result = client.call("register", request | {"rotation": [10, 10, 10], "translation": [5, 5, 5], "budget": 30})
+    assert result["start"] == "search"
+    found = Pose(np.array(result["views"][0]["cameraToRAS"]))
+    assert np.linalg.norm((found.camera_to_ras - pose.camera_to_ras)[:3, 3]) < 3
+
+
 def test_the_machine_is_described(client):
     lines = client.call("doctor")["lines"]
     assert any(line.startswith("renderer") for line in lines)

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     for note in _notes(start, ct):
         print(f"Note: {note}", file=sys.stderr)
     given = {"view": args.view, "rotation": args.rotation, "translation": args.translation}
-    center = args.center if args.center is not None else getattr(start, "center", None)
+    center = start.center if args.center is None and hasattr(start, "hypotheses") else args.center
     with ProgressLine() as line:
         result = register(
             ct,

@@ -197,7 +197,7 @@ class Engine:
             raise InputError("The request lacks 'xrays', a list of at least one X-ray.")
         start = self._start(params)
         center = _numbers(params, "center")
-        if center is None and hasattr(start, "center"):
+        if center is None and hasattr(start, "hypotheses"):  # a model knows where its view turns
             center = np.asarray(start.center, float).tolist()
         options: Params = {name: number(params, name, "request") for name in ("lao_rao", "cran_caud") if name in params}
         options |= {name: _numbers(params, name) for name in ("rotation", "translation") if params.get(name)}
