@@ -1,6 +1,6 @@
 """Benchmark of the registration: capture range, stress factors, search without a model, and speed.
 
-    python3 Testing/run.py bench registration [--quick] [--cases 200] [--cts chest metal pelvis] [--modes near far search]
+    python3 Testing/run.py bench registration [--quick] [--cases 200] [--cts chest chest-metal pelvis] [--modes near far search]
 
 Images are made by plastimatch (exact ray tracing, not our renderer) from the whole CT; the registration gets a copy
 that is 15 mm shorter at each face where the scan cuts tissue. Every number is printed, and written to
@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 import numpy as np
-from DiffPoseSlicerLib.evaluation import public_ct
 from DiffPoseSlicerLib.evaluation.cases import Case, cases, offset_start, random_poses
 from DiffPoseSlicerLib.evaluation.metrics import mrpd, mtre, wilson_interval
+from DiffPoseSlicerLib.evaluation.public_ct import cache_folder, public_ct
 from DiffPoseSlicerLib.evaluation.stress import CLEAN, FACTORS, several
 from DiffPoseSlicerLib.imaging.ct import CTVolume
 from DiffPoseSlicerLib.registration.register import Registrar, register
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="bench registration")
     parser.add_argument("--quick", action="store_true", help="few cases of the chest only: at most five minutes")
     parser.add_argument("--cases", type=int, default=200)
-    parser.add_argument("--cts", nargs="+", default=["chest", "metal", "pelvis"])
+    parser.add_argument("--cts", nargs="+", default=["chest", "chest-metal", "pelvis"])
     parser.add_argument("--modes", nargs="+", default=["near", "far", "search"])
     parser.add_argument("--factors", nargs="+", default=["clean", *FACTORS, "several"])
     parser.add_argument("--seed", type=int, default=1)
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> int:
         options.cases, options.cts = min(options.cases, 12), ["chest"]
     rows = []
     for name in options.cts:
-        ct = CTVolume.read(public_ct.path(name))
+        ct = CTVolume.read(public_ct(name, say=print))
         for mode in options.modes:
             factors = options.factors if mode != "far" else ["clean"]
             for factor in factors:
@@ -66,7 +66,7 @@ def measure(name: str, ct: CTVolume, mode: str, factor: str, count: int, seed: i
     exposures = [draw(np.random.default_rng([seed, n])) for n in range(count)]
     registrar: Registrar | None = None
     results = []
-    for case in cases(ct, poses, exposures, seed, public_ct.cache_folder() / "line-integrals"):
+    for case in cases(ct, poses, exposures, seed, cache_folder() / "line-integrals"):
         if registrar is None or registrar.ct.affine.tolist() != case.ct.affine.tolist():
             registrar = Registrar(case.ct)
             _run(case, mode, registrar, rng)  # the first run pays for building the pyramid
@@ -105,7 +105,7 @@ def _run(case: Case, mode: str, registrar: Registrar, rng: np.random.Generator) 
         "number": case.number,
         "start": start_error,
         "mtre": mtre(result.pose, case.truth, case.points),
-        "mrpd": mrpd(result.pose, case.xray.carm, case.truth, case.carm, case.points),
+        "mrpd": mrpd(result.pose, case.truth, case.points, case.xray.carm, case.carm),
         "similarity": result.similarities[0],
         "seconds": time.perf_counter() - began,
         "iterations": result.iterations,
@@ -115,7 +115,7 @@ def _run(case: Case, mode: str, registrar: Registrar, rng: np.random.Generator) 
 def line(row: dict) -> str:
     """One row of the printed table."""
     return (
-        f"{row['ct']:7} {row['mode']:6} {row['factor']:12} n={row['cases']:4} success {100 * row['success']:5.1f} % "
+        f"{row['ct']:11} {row['mode']:6} {row['factor']:12} n={row['cases']:4} success {100 * row['success']:5.1f} % "
         f"({100 * row['wilson'][0]:.1f}-{100 * row['wilson'][1]:.1f})  <5mm {100 * row['below5mm']:5.1f} %  "
         f"mTRE {row['mtre']['50']:.2f}/{row['mtre']['95']:.2f} mm  mRPD {row['mrpd']['50']:.2f}/{row['mrpd']['95']:.2f} mm  "
         f"{row['seconds']['50']:.2f}/{row['seconds']['95']:.2f} s"

@@ -114,7 +114,7 @@ def cases(
         carm = given_carm(BENCH_CARM, exposure)
         yield Case(
             number,
-            XrayImage.from_array(stored.pixels, carm),
+            XrayImage.from_array(stored.integers, carm),
             given_ct(short, exposure, rng),
             pose,
             BENCH_CARM,

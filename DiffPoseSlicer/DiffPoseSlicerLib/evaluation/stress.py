@@ -84,6 +84,11 @@ class Stored:
     pixels: NDArray[np.float32]
     covered: NDArray[np.bool_] = field(repr=False)
 
+    @property
+    def integers(self) -> NDArray[np.uint16]:
+        """As a file holds it: white is 65535."""
+        return np.rint(self.pixels * 65535).astype(np.uint16)
+
 
 def expose(line_integrals: NDArray, exposure: Exposure, rng: np.random.Generator) -> Stored:
     """The stored image of (rows, columns) line integrals under an exposure."""
@@ -96,7 +101,7 @@ def expose(line_integrals: NDArray, exposure: Exposure, rng: np.random.Generator
     primary = np.exp(-integrals)
     pedestal = _blur(primary, max(integrals.shape) / 8)
     intensity = primary + exposure.scatter * pedestal
-    opened = _opening(integrals.shape, exposure.collimator, rng)
+    opened = opening(integrals.shape, exposure.collimator, rng)
     intensity = intensity * (0.02 + 0.98 * opened)
     intensity /= np.percentile(intensity[opened > 0.5], 99.8)
     intensity = rng.poisson(intensity * exposure.photons) / exposure.photons
@@ -137,7 +142,7 @@ def _blur(image: Image, sigma: float) -> Image:
     return np.fft.irfft2(np.fft.rfft2(padded) * response, padded.shape)[:rows, :columns]
 
 
-def _opening(shape: tuple[int, int], kind: str | None, rng: np.random.Generator) -> Image:
+def opening(shape: tuple[int, int], kind: str | None, rng: np.random.Generator) -> Image:
     """1 inside the collimator's opening, 0 outside, with a soft edge."""
     rows, columns = shape
     v, u = np.mgrid[0:rows, 0:columns].astype(float)

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .shutter import eroded, lit_field
+
 # A line is flat when its spread is below this fraction of the image's.
 _FLAT = 0.02
 # Collimators close in from the sides; more than this of the image is never taken off one side.
@@ -123,14 +125,6 @@ def _circle(points: NDArray[np.float64]) -> tuple[float, float, float]:
     return float(a / 2), float(b / 2), radius
 
 
-def eroded(mask: NDArray[np.bool_], pixels: int) -> NDArray[np.bool_]:
-    """Without `pixels` at its border (the image's own border does not count): edges of an aperture are soft."""
-    for _ in range(pixels):
-        padded = np.pad(mask, 1, mode="edge")
-        mask = mask & padded[2:, 1:-1] & padded[:-2, 1:-1] & padded[1:-1, 2:] & padded[1:-1, :-2]
-    return mask
-
-
 def basic_mask(
     stored: NDArray[Any], bits: int | None = None, intensity: str | None = None
 ) -> tuple[NDArray[np.bool_] | None, tuple[str, ...], Aperture | None]:
@@ -161,6 +155,11 @@ def basic_mask(
         inside[top : rows - bottom, left : columns - right] = True
         mask &= inside
         notes.append(f"Collimated borders left out: {top} top, {bottom} bottom, {left} left, {right} right lines.")
+    elif aperture is None and blank:
+        lit = lit_field(stored)
+        if lit is not None:
+            mask &= lit
+            notes.append(f"Left out what collimator blades cover: {100 * (1 - lit.mean()):.0f} % of the image.")
     clipped = saturated(stored, bits) & mask
     if clipped.any():
         mask &= ~clipped
