@@ -48,14 +48,14 @@ def members(module: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _pin_bools() -> None:
-    """Before Python 3.12 bools are counted, and patched shiboken types drop too many: finalizing then aborts.
+    """Before Python 3.12 bools and None are counted, and patched shiboken types drop too many: finalizing then aborts.
 
-    A surplus of references makes True and False as immortal as they are in later versions.
+    A surplus of references makes True, False and None as immortal as they are in later versions.
     """
     if sys.version_info < (3, 12):
         import ctypes
 
-        for value in (True, False):
+        for value in (True, False, None):
             ctypes.c_ssize_t.from_address(id(value)).value += 1 << 40
 
 
