@@ -72,7 +72,8 @@ class CTVolume:
             whole = np.abs(values).max() <= 32767 and np.array_equal(values, np.rint(values))
             values = values.astype(np.int16 if whole else np.float32)
         elif values.dtype.kind in "iu":
-            values = np.clip(values, -32768, 32767).astype(np.int16)
+            held = np.iinfo(values.dtype)  # numpy 2.0 refuses limits beyond the type's own
+            values = np.clip(values, max(held.min, -32768), min(held.max, 32767)).astype(np.int16)
         else:
             raise InputError(f"The {what} holds {values.dtype} values, where Hounsfield units are needed.")
         return cls(np.ascontiguousarray(np.maximum(values, values.dtype.type(AIR_HU))), matrix, name, notes)
