@@ -179,7 +179,7 @@ def _volume(slices: list[Slice], path: Path) -> tuple[NDArray[Any], NDArray[np.f
     off_line = positions - (positions[0] + (heights - heights[0])[:, None] / usual * step)
     if np.abs(off_line).max() > 0.1:
         notes.append(
-            f"The slices do not lie on one line (up to {np.abs(off_line).max():.2f} mm off): their place is approximate."
+            f"The slices do not lie on one line (up to {np.abs(off_line).max():.2f} mm off): place approximate."
         )
     tilt = float(np.rad2deg(np.arccos(np.clip(step @ normal / np.linalg.norm(step), -1, 1))))
     if tilt > 0.05:
