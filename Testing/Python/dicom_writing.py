@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian, XRayAngiographicImageStorage, generate_uid
+
+from DiffPoseSlicerLib.imaging import dicom_export
 
 
 def xray_dataset(pixels: np.ndarray, **attributes: Any) -> Dataset:
@@ -43,7 +44,7 @@ def xray_dataset(pixels: np.ndarray, **attributes: Any) -> Dataset:
 
 
 def save(dataset: Dataset, path: Path) -> Path:
-    pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+    dicom_export.save(dataset, path)
     return path
 
 

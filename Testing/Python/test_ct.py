@@ -7,7 +7,6 @@ import struct
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom.dataset import FileDataset, FileMetaDataset
@@ -18,6 +17,7 @@ from DiffPoseSlicerLib.geometry.coordinates import transform_points
 from DiffPoseSlicerLib.geometry.se3 import rigid, so3_exp
 from DiffPoseSlicerLib.imaging.attenuation import MAX_HU, MU_WATER, hu_to_mu
 from DiffPoseSlicerLib.imaging.ct import CTVolume
+from DiffPoseSlicerLib.imaging.dicom_export import save as save_dicom
 from DiffPoseSlicerLib.imaging.itk import read_image, set_affine
 
 
@@ -90,7 +90,7 @@ def write_dicom(folder: Path, ct: CTVolume, slope: float = 1.0, intercept: float
         d.Rows, d.Columns = ct.hu.shape[1:]
         d.PixelData = ((ct.hu[k] - intercept) / slope).astype("<u2").tobytes()
         # Names that sort in another order than the slices lie.
-        pydicom.dcmwrite(folder / f"{(k * 11) % 97:03d}.dcm", d, enforce_file_format=True)
+        save_dicom(d, folder / f"{(k * 11) % 97:03d}.dcm")
 
 
 @pytest.mark.parametrize("form", [".nii.gz", ".nii", ".nrrd", ".mha", "dicom"])
