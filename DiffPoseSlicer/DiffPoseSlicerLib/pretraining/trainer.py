@@ -24,8 +24,8 @@ from .processes import Processes
 from .reporter import Reporter
 
 CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
-# Seconds between reports, and between checkpoints.
-REPORT_S, SAVE_S = 2.0, 10.0
+# Seconds between reports, between validations (each about a tenth of a second), and between checkpoints.
+REPORT_S, VALIDATE_S, SAVE_S = 2.0, 6.0, 5.0
 VALIDATION_BATCHES = 4
 
 
@@ -63,7 +63,8 @@ class Trainer:
         self.loss = PoseLoss(settings.loss, job.task.carm.source_to_detector, settings.depth_weight, self.device)
         self.step, self.seconds, self._images = 0, 0.0, 0
         self._chunks = 1
-        self._best: dict[str, float] = {}
+        self._validated = -VALIDATE_S
+        self._validation: dict[str, float] = {}
         self._smooth_loss: float | None = None
         self._began = time.monotonic()
         if (job.folder / CHECKPOINT).exists():
@@ -195,7 +196,13 @@ class Trainer:
         return torch.cat(errors), torch.cat(ratios)
 
     def _figures(self, fraction: float, validation: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
-        errors, _ = self._validate(validation)
+        if time.monotonic() - self._validated >= VALIDATE_S or fraction >= 1:
+            errors, _ = self._validate(validation)
+            self._validation = {
+                "validationMtreMm": round(float(errors.median()), 3),
+                "validationMtre95Mm": round(float(errors.quantile(0.95)), 3),
+            }
+            self._validated = time.monotonic()
         return {
             "state": "running",
             "step": self.step,
@@ -205,8 +212,7 @@ class Trainer:
             "secondsLeft": round(max(self.settings.seconds - self.seconds, 0), 1),
             "loss": round(self._smooth_loss or 0.0, 4),
             "rate": self.rate(fraction),
-            "validationMtreMm": round(float(errors.median()), 3),
-            "validationMtre95Mm": round(float(errors.quantile(0.95)), 3),
+            **self._validation,
         }
 
     def _pause(self, cancel: Callable[[], bool] | None) -> None:
