@@ -29,7 +29,8 @@ def files(small_ct, tmp_path_factory):
     Pose.from_view("AP", small_ct, CARM, lao_rao=10).write(folder / "pose.json")
     arguments = [folder / "ct.nii.gz", "--carm", folder / "carm.json", "--view", "AP", "-n", "2", "--seed", "4"]
     ranges = ["--rotation", "10", "10", "10", "--translation", "10", "10", "30"]
-    assert run("simulate", *arguments, *ranges, "-o", folder / "sim") == 0
+    assert run("simulate", *arguments, *ranges, "--format", "png", "-o", folder / "sim") == 0
+    assert run("simulate", *arguments, *ranges, "-o", folder / "dicom") == 0
     return folder
 
 
@@ -78,6 +79,22 @@ def test_a_search_needs_no_start(files, tmp_path):
     assert json.loads(figures.read_text())["views"][0]["mTRE"] < 1.0
 
 
+def test_landmarks_and_dicom_angles_start_a_registration(files, small_ct, tmp_path):
+    truth = Pose.read(files / "dicom" / "truth_000.json")
+    rng = np.random.default_rng(2)
+    points = small_ct.center + rng.uniform(-70, 70, (6, 3))
+    pixels = CARM.project(points @ truth.ras_to_camera[:3, :3].T + truth.ras_to_camera[:3, 3])
+    pairs = [{"name": str(n), "ras": p.tolist(), "pixel": q.tolist()} for n, (p, q) in enumerate(zip(points, pixels))]
+    (tmp_path / "landmarks.json").write_text(json.dumps({"landmarks": pairs}))
+    result, figures = tmp_path / "result.json", tmp_path / "figures.json"
+    for start in ("dicom", f"landmarks:{tmp_path / 'landmarks.json'}"):
+        command = ["register", files / "ct.nii.gz", files / "dicom" / "xray_000.dcm", "--start", start]  # no --carm
+        assert run(*command, "-o", result) == 0
+        assert json.loads(result.read_text())["start"] == start.partition(":")[0]
+        assert run("evaluate", result, "--truth", files / "dicom" / "truth_000.json", "-o", figures) == 0
+        assert json.loads(figures.read_text())["views"][0]["mTRE"] < 1.0
+
+
 def test_evaluate_measures_at_given_points_of_any_frame(files, tmp_path, capsys):
     truth = Pose.read(files / "pose.json")
     wrong = truth.camera_to_ras.copy()
@@ -114,6 +131,15 @@ def test_render_writes_what_the_library_renders(files, small_ct, tmp_path, endin
     np.testing.assert_allclose(np.squeeze(image), expected, atol=1.0 if ending == ".png" else 1e-5)
 
 
+def test_render_writes_dicom_with_its_geometry(files, small_ct, tmp_path):
+    command = ["render", files / "ct.nii.gz", "--carm", files / "carm.json", "--pose", files / "pose.json"]
+    assert run(*command, "-o", tmp_path / "drr.dcm") == 0
+    xray = XrayImage.read(tmp_path / "drr.dcm")
+    np.testing.assert_allclose(xray.carm.intrinsics, CARM.intrinsics, rtol=1e-6)
+    seen = render(small_ct, CARM, Pose.read(files / "pose.json"))
+    assert np.corrcoef(xray.pixels.ravel(), seen.ravel())[0, 1] > 0.999
+
+
 def test_doctor_speaks_of_the_machine_and_of_files(files, tmp_path, capsys):
     assert run("doctor") == 0
     said = capsys.readouterr().out
@@ -122,7 +148,7 @@ def test_doctor_speaks_of_the_machine_and_of_files(files, tmp_path, capsys):
     names = ["ct.nii.gz", "carm.json", "pose.json", "sim/truth_000.json", "sim/xray_000.png"]
     assert run("doctor", *(files / name for name in names)) == 0
     said = capsys.readouterr().out
-    assert "voxels" in said and "field of view" in said and "source at" in said and "without geometry" in said
+    assert "voxels" in said and "field of view" in said and "source at" in said and "MISSING" in said
     assert run("doctor", files / "sim" / "xray_000.png", "--carm", files / "sim" / "carm.json") == 0
     assert "transmission" in capsys.readouterr().out
 
@@ -178,7 +204,6 @@ BAD = {
     "output's folder missing": (changed(RENDER, "out.npy", "no/out.npy"), "folder"),
     "output's ending": (changed(RENDER, "out.npy", "out.gif"), "out.gif"),
     "output a folder": (changed(RENDER, "out.npy", "folder.npy"), "folder.npy"),
-    "DICOM output": (changed(RENDER, "out.npy", "out.dcm"), "DICOM"),
     "X-ray missing": (changed(REGISTER, "xray_000.png", "none.png"), "none.png"),
     "X-ray without geometry": (changed(REGISTER, "--carm {0}/carm.json", ""), "geometry"),
     "X-ray of another size": (changed(REGISTER, "sim/xray_000.png", "small.png"), "imageSize"),
@@ -188,7 +213,9 @@ BAD = {
     "start unknown": (changed(REGISTER, "pose:", "guess:"), "guess:"),
     "start without file": (changed(REGISTER, "pose:{0}/pose.json", "pose:"), "pose:"),
     "start with too much": (changed(REGISTER, "pose:{0}", "search:{0}"), "search:"),
-    "start to come": (changed(REGISTER, "pose:", "landmarks:"), "landmarks"),
+    "no landmarks": (changed(REGISTER, "pose:", "landmarks:"), "landmarks"),
+    "two landmarks": (changed(REGISTER, "pose:{0}/pose.json", "landmarks:{0}/landmarks.json"), "landmark"),
+    "no angles": (changed(REGISTER, "pose:{0}/pose.json", "dicom"), "xray_000.png"),
     "start pose missing": (changed(REGISTER, "pose:{0}/pose.json", "pose:{0}/none.json"), "none.json"),
     "overlay's ending": (REGISTER + " --overlay {0}/o.jpg", "o.jpg"),
     "view": (REGISTER + " --view FRONTAL", "FRONTAL"),
@@ -239,6 +266,7 @@ def bad(files, tmp_path_factory):
         "3x3": {"cameraToRAS": np.eye(3).tolist()},
         "two": {"views": [{"cameraToRAS": pose}] * 2, "center": [0, 0, 0]},
         "points": {"points": [[1, 2]]},
+        "landmarks": {"landmarks": [{"ras": [1, 2, 3], "pixel": [4, 5]}] * 2},
     }.items():
         (folder / f"{name}.json").write_text(json.dumps(data))
     return folder

@@ -41,7 +41,7 @@ def test_a_job_runs_and_its_model_starts_a_registration(files, small_ct, tmp_pat
     ranges = ["--rotation", "5", "5", "5", "--translation", "10", "10", "20"]
     assert run("simulate", ct, "--carm", carm, "-n", "1", *ranges, "-o", tmp_path / "sim") == 0
     result = tmp_path / "result.json"
-    xray = tmp_path / "sim" / "xray_000.png"
+    xray = tmp_path / "sim" / "xray_000.dcm"
     assert run("register", ct, xray, "--carm", carm, "--start", f"model:{job.folder}", "-o", result) == 0
     assert json.loads(result.read_text())["start"] == "model"
     figures = tmp_path / "figures.json"
@@ -95,7 +95,7 @@ def test_a_start_from_no_model_is_bad_input(files, tmp_path, capfd):
     (tmp_path / "empty").mkdir()
     run("simulate", files / "ct.nii.gz", "--carm", files / "carm.json", "-n", "1", "-o", tmp_path / "sim")
     capfd.readouterr()
-    command = ["register", files / "ct.nii.gz", tmp_path / "sim" / "xray_000.png", "--carm", files / "carm.json"]
+    command = ["register", files / "ct.nii.gz", tmp_path / "sim" / "xray_000.dcm", "--carm", files / "carm.json"]
     assert run(*command, "--start", f"model:{tmp_path / 'empty'}", "-o", tmp_path / "result.json") == 2
     (line,) = capfd.readouterr().err.splitlines()
     assert "empty" in line

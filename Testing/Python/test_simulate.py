@@ -28,13 +28,26 @@ def correlation(a, b) -> float:
 def test_what_is_written_is_read_as_the_camera_saw_it(small_ct, tmp_path, intensity, mirrored, rotation):
     carm = replace(CARM, intensity=intensity, mirrored=mirrored, rotation=rotation)
     images = simulate(small_ct, carm, "PA", n=1, seed=3, exposure=CLEAR)
-    (path,) = write_simulated(images, tmp_path)
+    (path,) = write_simulated(images, tmp_path, ".png")
     xray = XrayImage.read(path, CArm.read(tmp_path / "carm.json"))
     seen = render(small_ct, CARM, Pose.read(tmp_path / "truth_000.json"))
     assert xray.pixels.shape == CARM.image_size
     assert correlation(xray.pixels, seen) > 0.99
     for turned in (seen[::-1], seen[:, ::-1], seen[::-1, ::-1]):
         assert correlation(xray.pixels, turned) < 0.95
+
+
+@pytest.mark.parametrize("intensity", ["transmission", "attenuation"])
+@pytest.mark.parametrize(("mirrored", "rotation"), [(False, 0), (True, 90)])
+def test_dicom_carries_its_geometry(small_ct, tmp_path, intensity, mirrored, rotation):
+    carm = replace(CARM, intensity=intensity, mirrored=mirrored, rotation=rotation)
+    (path,) = write_simulated(simulate(small_ct, carm, "PA", lao_rao=20, n=1, seed=3, exposure=CLEAR), tmp_path)
+    seen = render(small_ct, CARM, Pose.read(tmp_path / "truth_000.json"))
+    for given in (None, CArm.read(tmp_path / "carm.json")):
+        xray = XrayImage.read(path, given)
+        assert correlation(xray.pixels, seen) > 0.99
+        np.testing.assert_allclose(xray.carm.intrinsics, CARM.intrinsics, rtol=1e-6)
+    assert xray.positioner is not None and xray.positioner.lao_rao == pytest.approx(20)  # the view's, not the truth's
 
 
 def test_poses_fill_their_box_and_no_more(small_ct):

@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
-
-from ..errors import InputError
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -34,19 +31,12 @@ def understood(file: str, carm_file: str | None = None) -> list[str]:
         InputError: it is missing, or nothing is understood.
     """
     path = Path(file)
-    if not path.exists():
-        raise InputError(f"The file {path.name} does not exist; check the path.")
     if path.suffix.lower() == ".json":
         return _json(path)
-    if carm_file is not None:
-        from ..geometry.carm import CArm
-        from ..imaging.xray import XrayImage
+    from ..geometry.carm import CArm
+    from ..imaging.understanding import describe_file
 
-        return _xray(XrayImage.read(path, CArm.read(carm_file)))
-    try:
-        return _ct(path)
-    except InputError as no_ct:
-        return _without_geometry(path, no_ct)
+    return describe_file(path, None if carm_file is None else CArm.read(carm_file))
 
 
 def _json(path: Path) -> list[str]:
@@ -77,54 +67,3 @@ def _json(path: Path) -> list[str]:
         x, y, z = pose.camera_to_ras[:3, 2]
         lines.append(f"beam towards     R {x:.3f}, A {y:.3f}, S {z:.3f}")
     return lines
-
-
-def _ct(path: Path) -> list[str]:
-    from ..imaging.ct import CTVolume
-
-    ct = CTVolume.read(path)
-    (nk, nj, ni), spacing = ct.hu.shape, ct.spacing
-    size = spacing * [ni, nj, nk]
-    faces = ("i-", "i+", "j-", "j+", "k-", "k+")
-    cut = [name for name, ends in zip(faces, ct.level(4.0).cut_faces, strict=True) if ends]
-    return [
-        "CT",
-        f"voxels           {ni} x {nj} x {nk} of {spacing[0]:.4g} x {spacing[1]:.4g} x {spacing[2]:.4g} mm",
-        f"size             {size[0]:.1f} x {size[1]:.1f} x {size[2]:.1f} mm",
-        f"centre           R {ct.center[0]:.1f}, A {ct.center[1]:.1f}, S {ct.center[2]:.1f} mm",
-        f"Hounsfield units {ct.hu.min()} to {ct.hu.max()}",
-        f"ends in tissue   {'at ' + ', '.join(cut) if cut else 'nowhere'}",
-        *(f"note             {note}" for note in ct.notes),
-    ]
-
-
-def _xray(xray: Any) -> list[str]:
-    rows, columns = xray.pixels.shape
-    counted = 100.0 if xray.mask is None else 100.0 * xray.mask.mean()
-    return [
-        "X-ray",
-        f"image            {rows} rows x {columns} columns",
-        f"intensity        {xray.carm.intensity}",
-        f"pixels that count {counted:.1f} %",
-        *(f"note             {note}" for note in xray.notes),
-    ]
-
-
-def _without_geometry(path: Path, no_ct: InputError) -> list[str]:
-    """An image file that is no CT: an X-ray whose geometry is not known yet."""
-    from ..imaging.xray import GEOMETRY_NEEDED, read_pixels
-
-    if path.is_dir():
-        raise no_ct
-    try:
-        stored, notes = read_pixels(path)
-    except InputError:
-        raise no_ct from None
-    if stored.ndim != 2:
-        raise no_ct
-    return [
-        "X-ray without geometry",
-        f"image            {stored.shape[0]} rows x {stored.shape[1]} columns, values {stored.min()} to {stored.max()}",
-        f"to use it        {GEOMETRY_NEEDED}; with doctor: --carm F",
-        *(f"note             {note}" for note in notes),
-    ]

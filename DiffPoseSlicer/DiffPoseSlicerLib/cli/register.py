@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from . import options
@@ -48,8 +50,8 @@ def run(args: argparse.Namespace) -> None:
     overlay = options.output_file(args.overlay, (".png",)) if args.overlay else None
     kind, file = _split_start(args.start)
     xrays = read_xrays(args.xrays, args.carm)
-    start = _start(kind, file)
     ct = options.read_ct(args.ct)
+    start = _start(kind, file, xrays, ct.center if args.center is None else args.center, args.view)
     for note in _notes(start, ct):
         print(f"Note: {note}", file=sys.stderr)
     given = {"view": args.view, "rotation": args.rotation, "translation": args.translation}
@@ -66,6 +68,8 @@ def run(args: argparse.Namespace) -> None:
             on_progress=lambda step: line(_words(step)),
             **{key: value for key, value in given.items() if value is not None},
         )
+    if kind in ("dicom", "landmarks"):
+        result = replace(result, start=kind)
     result.write(target)
     if overlay:
         write_overlay(overlay, ct, xrays, result, args.device)
@@ -122,12 +126,26 @@ def _split_start(text: str) -> tuple[str, str]:
         or (colon and not needs_file)
     ):
         raise InputError(f"--start is {text!r}; use {_STARTS}.")
-    if kind in ("dicom", "landmarks"):
-        raise InputError(f"Starting from {kind} is not available yet; use model:JOBDIR, pose:FILE or search.")
     return kind, file
 
 
-def _start(kind: str, file: str) -> Any:
+def _start(kind: str, file: str, xrays: list[XrayImage], center: ArrayLike, view: str | None) -> Any:
+    """What `register` starts from.
+
+    Raises:
+        InputError: the file is wrong, or the X-rays do not carry what the start needs.
+    """
+    if kind == "dicom":
+        silent = [xray.name for xray in xrays if xray.positioner is None]
+        if silent:
+            raise InputError(f"The X-ray {silent[0]} does not say how the C-arm stood; use another --start.")
+        return [xray.positioner.pose(center, xray.carm) for xray in xrays if xray.positioner]
+    if kind == "landmarks":
+        from ..registration.landmarks import LandmarkPairs, pose_from_landmarks
+
+        if len(xrays) != 1:
+            raise InputError("Landmarks start one view; for several X-rays start from poses, one for each.")
+        return pose_from_landmarks(LandmarkPairs.read(file), xrays[0].carm, view)[0]
     if kind == "pose":
         from ..geometry.pose import read_poses
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from ..errors import InputError
 from ..evaluation.images import ENDINGS, write_line_integrals
 from . import options
 
@@ -14,7 +13,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("ct", metavar="CT", help="NIfTI, NRRD or MetaImage file, or a DICOM folder")
     parser.add_argument("--carm", required=True, metavar="F", help="carm.json")
     parser.add_argument("--pose", required=True, metavar="F", help="pose.json, or a result or truth file")
-    parser.add_argument("-o", "--output", required=True, metavar="IMG", help=f"the image: {', '.join(ENDINGS)}")
+    parser.add_argument("-o", "--output", required=True, metavar="IMG", help=f"the image: {', '.join(ENDINGS)} or .dcm")
     options.add_device(parser)
 
 
@@ -22,12 +21,14 @@ def run(args: argparse.Namespace) -> None:
     """Render and write."""
     from ..geometry.carm import CArm
     from ..geometry.pose import Pose
+    from ..imaging.dicom_export import write_dicom_xray
     from ..imaging.orientation import stored_spacing, to_stored
     from ..rendering.renderer import render
 
-    if args.output.lower().endswith(".dcm"):
-        raise InputError("Writing DICOM is not available yet; use .npy, .nii.gz or .png.")
-    target = options.output_file(args.output, ENDINGS)
+    target = options.output_file(args.output, (*ENDINGS, ".dcm"))
     carm, pose = CArm.read(args.carm), Pose.read(args.pose)
     image = render(options.read_ct(args.ct), carm, pose, device=args.device)
-    write_line_integrals(target, to_stored(image, carm), stored_spacing(carm))
+    if target.suffix.lower() == ".dcm":
+        write_dicom_xray(target, image, carm, pose)
+    else:
+        write_line_integrals(target, to_stored(image, carm), stored_spacing(carm))

@@ -8,7 +8,7 @@ from ..errors import InputError
 from . import options
 from .progress import ProgressLine
 
-FORMATS = ("png", "tiff")
+FORMATS = ("dcm", "png", "tiff")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -23,7 +23,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--photons", type=float, default=2e4, metavar="P", help="photons a pixel in air (default 20000)"
     )
     parser.add_argument("--scatter", type=float, default=0.3, metavar="S", help="scatter to primary (default 0.3)")
-    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the images, 16 bits (default png)")
+    parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the images, 16 bits (default dcm)")
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="a new or empty folder")
     options.add_device(parser)
 

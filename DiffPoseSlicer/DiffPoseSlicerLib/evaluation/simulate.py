@@ -19,6 +19,7 @@ from ..geometry.carm import CArm
 from ..geometry.files import write_json
 from ..geometry.pose import Pose, view_rotation
 from ..imaging.ct import CTVolume
+from ..imaging.dicom_export import write_dicom_xray
 from ..imaging.orientation import stored_spacing, to_stored
 from ..pretraining.sampling import sample_offsets
 from ..rendering.renderer import render
@@ -35,16 +36,27 @@ class Simulated:
     """One simulated fluoroscopy.
 
     Attributes:
-        stored: [row, column] uint16, as a detector with this C-arm stores it.
+        transmission: [row, column] in the camera frame, air at about 1.
         carm: its geometry, `intensity` filled in.
         truth: the true pose.
+        nominal: the pose in the middle of the box: what the operator set.
         center: (3,) RAS mm, where the nominal view has its isocentre.
     """
 
-    stored: NDArray[np.uint16]
+    transmission: NDArray[np.float32]
     carm: CArm
     truth: Pose
+    nominal: Pose
     center: NDArray[np.float64]
+
+    @property
+    def stored(self) -> NDArray[np.uint16]:
+        """[row, column] as a detector with this C-arm stores it."""
+        seen = self.transmission.astype(float)
+        if self.carm.intensity == "attenuation":
+            darkest = np.exp(-_ATTENUATION_MAX)
+            seen = -np.log(np.maximum(seen, darkest)) / _ATTENUATION_MAX
+        return to_stored(np.rint(seen * _WHITE).astype(np.uint16), self.carm)
 
     def truth_json(self) -> dict[str, Any]:
         """The content of a truth file: a pose file that also knows the C-arm and the centre."""
@@ -92,23 +104,25 @@ def simulate(
             raise Cancelled
         rng = np.random.default_rng([seed, number])
         pose = Pose.about(nominal, center, carm, sample_offsets(rng, 1, rotation, translation)[0])
-        seen = expose(render(ct, carm, pose, device=device), exposure, rng).pixels.astype(float)
-        if carm.intensity == "attenuation":
-            darkest = np.exp(-_ATTENUATION_MAX)
-            seen = -np.log(np.maximum(seen, darkest)) / _ATTENUATION_MAX
-        yield Simulated(to_stored(np.rint(seen * _WHITE).astype(np.uint16), carm), carm, pose, center)
+        seen = expose(render(ct, carm, pose, device=device), exposure, rng).pixels
+        yield Simulated(seen, carm, pose, Pose.about(nominal, center, carm), center)
 
 
-def write_simulated(images: Iterator[Simulated], folder: Path, ending: str = ".png") -> Iterator[Path]:
-    """Make the folder and write carm.json, then, image by image, xray_000.png (or .tiff) and truth_000.json.
+def write_simulated(images: Iterator[Simulated], folder: Path, ending: str = ".dcm") -> Iterator[Path]:
+    """Make the folder and write carm.json, then, image by image, xray_000.dcm (.png, .tiff) and truth_000.json.
 
-    Gives the path of each image once it is written.
+    DICOM states the positioner's angles of the nominal view. Gives the path of each image once it is written.
     """
     for number, image in enumerate(images):
         if number == 0:
             folder.mkdir(parents=True, exist_ok=True)
             image.carm.write(folder / "carm.json")
         path = folder / f"xray_{number:03d}{ending}"
-        write_pixels(path, image.stored, stored_spacing(image.carm))
+        if ending == ".dcm":
+            attenuation = -np.log(np.maximum(image.transmission, 1 / _WHITE))
+            kind = "LOG" if image.carm.intensity == "attenuation" else "LIN"
+            write_dicom_xray(path, attenuation, image.carm, image.nominal, relationship=kind, derived=False)
+        else:
+            write_pixels(path, image.stored, stored_spacing(image.carm))
         write_json(folder / f"truth_{number:03d}.json", image.truth_json())
         yield path
