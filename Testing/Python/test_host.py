@@ -304,6 +304,27 @@ def test_files_load_and_save(host, example, tmp_path) -> None:
         slicer.util.loadVolume(str(tmp_path / "none.nrrd"))
 
 
+def test_dicom_database_leads_to_files_and_tags(host, tmp_path) -> None:
+    import pydicom
+    import slicer
+    from pydicom.uid import ExplicitVRLittleEndian, generate_uid
+
+    data = pydicom.Dataset()
+    data.SOPInstanceUID, data.SOPClassUID = generate_uid(), "1.2.840.10008.5.1.4.1.1.12.1"
+    data.DistanceSourceToDetector = "1020"
+    data.ImagerPixelSpacing = ["0.3", "0.4"]
+    data.file_meta = pydicom.dataset.FileMetaDataset()
+    data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    path = tmp_path / "xa.dcm"
+    data.save_as(path, enforce_file_format=True)
+    uid = slicer.dicomDatabase.add(path)
+    assert uid == data.SOPInstanceUID and slicer.dicomDatabase.fileForInstance(uid) == str(path)
+    assert slicer.dicomDatabase.instanceValue(uid, "0018,1110") == "1020"
+    assert slicer.dicomDatabase.fileValue(str(path), "0018,1164") == "0.3\\0.4"
+    assert slicer.dicomDatabase.fileValue(str(path), "0018,1111") == ""
+    assert slicer.dicomDatabase.fileForInstance("1.2.3") == ""
+
+
 # ----------------------------------------------------------------------------------------------- a user at the machine
 def test_a_user_cannot_click_what_is_disabled_or_hidden(host, example) -> None:
     with pytest.raises(host.user.NotReachable, match="applyButton is disabled: Choose a volume"):
@@ -389,6 +410,38 @@ def test_segment_selector(host) -> None:
     assert chosen == ["skin"]
     node.GetSegmentation().RemoveSegment("skin")
     assert chosen == ["skin", ""]
+
+
+@pytest.mark.parametrize("kind", ["ctkCollapsibleButton", "ctkCollapsibleGroupBox"])
+def test_folding_keeps_what_was_hidden(host, kind) -> None:
+    import ctk
+    import qt
+
+    window = qt.QWidget()
+    outer = qt.QVBoxLayout(window)
+    box = getattr(ctk, kind)("Step", window)
+    outer.addWidget(box)
+    layout = qt.QVBoxLayout(box)
+    shown, hidden, later = qt.QLabel("shown"), qt.QLabel("hidden"), qt.QLabel("later")
+    for label in (shown, hidden, later):
+        layout.addWidget(label)
+    hidden.hide()
+    window.show()
+    host.user.process_events()
+    tall = box.height
+    box.collapsed = True
+    host.user.process_events()
+    assert not (shown.visible or hidden.visible or later.visible) and box.height < tall
+    later.visible = False
+    box.collapsed = False
+    host.user.process_events()
+    assert shown.visible and not hidden.visible and not later.visible
+    added = qt.QLabel("added")
+    box.collapsed = True
+    layout.addWidget(added)
+    host.user.process_events()
+    assert not added.visible
+    window.close()
 
 
 # ------------------------------------------------------------------------------------------------------------- layouts

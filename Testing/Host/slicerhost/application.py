@@ -11,6 +11,7 @@ import slicer
 from PySide6 import QtCore, QtWidgets
 
 from .core import Core
+from .dicom import DicomDatabase
 from .files import IOManager
 
 
@@ -123,8 +124,8 @@ class Application(QtWidgets.QApplication):
     def translate(self, _context: str, text: str, *_more: Any) -> str:
         return text
 
-    def startupEnvironment(self) -> dict[str, str]:
-        return dict(os.environ)
+    def startupEnvironment(self) -> Any:
+        return QtCore.QProcessEnvironment.systemEnvironment()
 
     def commandOptions(self) -> Any:
         return types.SimpleNamespace(noMainWindow=not self._main_window, testingEnabled=self._testing)
@@ -160,8 +161,9 @@ class Application(QtWidgets.QApplication):
 
 
 def install_application(core: Core, testing: bool, main_window: bool) -> Application:
-    """Create the application object and name it ``slicer.app``."""
+    """Create the application object and name it ``slicer.app``; ``slicer.dicomDatabase`` comes with it."""
     slicer.app = Application(core, testing, main_window)
+    slicer.dicomDatabase = DicomDatabase()
     for module in core.modules.values():
         slicer.app.moduleManager().modules[module.name] = module
     return slicer.app

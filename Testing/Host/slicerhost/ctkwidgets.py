@@ -12,7 +12,32 @@ _UNBOUNDED = 1e15  # stands for infinity in a Qt spin box
 _SLIDER_STEPS = 10000
 
 
-class ctkCollapsibleButton(QtWidgets.QAbstractButton):
+class _Folding:
+    """Mixin: hides and shows the children of a widget, and leaves those hidden that were hidden before."""
+
+    def _fold(self, folded: bool, height: int) -> None:
+        for child in self.children():
+            if isinstance(child, QtWidgets.QWidget) and not child.isWindow():
+                explicit = Qt.WidgetAttribute.WA_WState_ExplicitShowHide
+                if folded:
+                    child.setProperty("_hidden", child.isHidden())
+                    child.setVisible(False)
+                    child.setAttribute(explicit, False)  # so that hiding it while folded leaves a trace
+                elif not child.testAttribute(explicit):
+                    child.setVisible(not child.property("_hidden"))
+        self.setMaximumHeight(height if folded else 16777215)
+        self.updateGeometry()
+
+    def childEvent(self, event: QtCore.QChildEvent) -> None:
+        """A child that comes while folded (a .ui file sets properties first) is hidden too."""
+        child = event.child()
+        polished = event.type() == QtCore.QEvent.Type.ChildPolished
+        if polished and self.collapsed and isinstance(child, QtWidgets.QWidget) and not child.isWindow():
+            child.setVisible(False)
+        super().childEvent(event)
+
+
+class ctkCollapsibleButton(_Folding, QtWidgets.QAbstractButton):
     """A header that hides or shows what is laid out below it."""
 
     contentsCollapsed = Signal(bool)
@@ -40,23 +65,10 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
             return
         self._collapsed = bool(collapsed)
         self.setChecked(not collapsed)
-        for child in self.children():
-            if isinstance(child, QtWidgets.QWidget) and not child.isWindow():
-                if collapsed:  # remember what was hidden before: opening must not show it
-                    child.setProperty("_hidden", child.isHidden())
-                child.setVisible(not collapsed and not child.property("_hidden"))
-        self.setMaximumHeight(self._header() + 2 if collapsed else 16777215)
-        self.updateGeometry()
+        self._fold(self._collapsed, self._header() + 2)
         self.contentsCollapsed.emit(self._collapsed)
 
     collapsed = Property(bool, _is_collapsed, setCollapsed, notify=contentsCollapsed)
-
-    def childEvent(self, event: QtCore.QChildEvent) -> None:
-        child = event.child()
-        polished = event.type() == QtCore.QEvent.Type.ChildPolished
-        if polished and self._collapsed and isinstance(child, QtWidgets.QWidget) and not child.isWindow():
-            child.setVisible(False)
-        super().childEvent(event)
 
     def hitButton(self, position: QtCore.QPoint) -> bool:
         return position.y() < self._header()
@@ -94,20 +106,23 @@ class ctkCollapsibleButton(QtWidgets.QAbstractButton):
         )
 
 
-class ctkCollapsibleGroupBox(QtWidgets.QGroupBox):
+class ctkCollapsibleGroupBox(_Folding, QtWidgets.QGroupBox):
     """A group box whose check mark hides or shows its contents."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.setCheckable(True)
-        self.toggled.connect(self._show_contents)
+        self.toggled.connect(lambda shown: self._fold(not shown, self.fontMetrics().height() + 4))
 
-    def _show_contents(self, shown: bool) -> None:
-        for child in self.children():
-            if isinstance(child, QtWidgets.QWidget):
-                child.setVisible(shown)
+    def minimumSizeHint(self) -> QtCore.QSize:
+        folded = QtCore.QSize(120, self.fontMetrics().height() + 4)
+        return folded if not self.isChecked() else super().minimumSizeHint()
 
-    collapsed = Property(bool, lambda self: not self.isChecked(), lambda self, value: self.setChecked(not value))
+    def _set_collapsed(self, collapsed: bool) -> None:
+        self.setChecked(not collapsed)
+
+    collapsed = Property(bool, lambda self: not self.isChecked(), _set_collapsed)
+    setCollapsed = _set_collapsed
 
 
 class _DoubleValue(QtWidgets.QWidget):

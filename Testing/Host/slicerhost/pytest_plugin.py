@@ -41,12 +41,15 @@ def host(running_host) -> Iterator[object]:
 
 
 def _restore(host) -> None:
+    import slicer
+
     host.core.clear()
     host.app.setTestingEnabled(True)
     host.pip("present")
     host.pip.installed.clear()
     host.pip.uninstalled.clear()
     host.app.extensionsManagerModel().requested.clear()
+    slicer.dicomDatabase.clear()
     if host.window is not None:
         host.window.resize(1280, 800)
         host.app.layoutManager().setLayout(3)
