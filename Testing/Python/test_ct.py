@@ -314,6 +314,12 @@ def test_wrong_dimensions(tmp_path):
         CTVolume.from_array(phantom()[0], np.eye(4))
 
 
+def test_impossible_voxel_sizes():
+    for size in (1e-9, 1e6):
+        with pytest.raises(InputError, match="cannot be"):
+            CTVolume.from_array(phantom(), np.diag([1, size, 1, 1]))
+
+
 def test_affines_without_inverse(tmp_path):
     for bad in (np.zeros((4, 4)), np.diag([1.0, 1, 0, 1]), np.full((4, 4), np.nan), np.eye(3), np.ones((4, 4))):
         with pytest.raises(InputError, match="affine"):

@@ -61,6 +61,10 @@ class CTVolume:
         sizes = np.linalg.norm(matrix[:3, :3], axis=0)
         if min(sizes) <= 0 or abs(np.linalg.det(matrix[:3, :3] / np.maximum(sizes, 1e-300))) < 1e-3:
             raise InputError(f"The {what} has an affine without an inverse (voxel axes {sizes.round(4)} mm, coplanar).")
+        if not 1e-3 <= min(sizes) <= max(sizes) <= 1e4:
+            raise InputError(
+                f"The {what} has voxels of {sizes.round(6).tolist()} mm, which cannot be; check its header."
+            )
         if values.dtype.kind == "f":
             bad = ~np.isfinite(values)
             if bad.any():
@@ -238,7 +242,8 @@ class CTVolume:
 
     def level(self, spacing_mm: float = 0.0) -> AttenuationGrid:
         """The attenuation at about `spacing_mm` (0: the CT's own): whole voxels averaged; kept for the next call."""
-        factors = tuple(max(1, round(spacing_mm / s)) for s in self.spacing)
+        size = self.hu.shape[::-1]
+        factors = tuple(min(max(1, round(spacing_mm / s)), n) for s, n in zip(self.spacing, size))
         if factors not in self._levels:
             self._levels[factors] = block_average(self.hu, self.affine, factors)
         return self._levels[factors]

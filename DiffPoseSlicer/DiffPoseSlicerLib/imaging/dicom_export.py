@@ -138,11 +138,10 @@ def write_dicom_xray(
 
 def _encoded(image: NDArray[Any], relationship: str, sign: int) -> NDArray[np.uint16]:
     """16-bit values of line integrals."""
-    image = np.clip(image, 0, _MOST)
     if relationship == "LIN":
-        counts = np.rint(60000 * np.exp(-image))
+        counts = np.rint(np.minimum(60000 * np.exp(-image), 65535))  # noise may be brighter than air
         return (counts if sign > 0 else 65535 - counts).astype(np.uint16)
-    density = np.rint(image * (1000 / np.log(10)))
+    density = np.rint(np.clip(image, 0, _MOST) * (1000 / np.log(10)))
     return (density if sign < 0 else density.max() - density).astype(np.uint16)
 
 

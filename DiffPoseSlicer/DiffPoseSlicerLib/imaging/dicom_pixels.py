@@ -44,6 +44,14 @@ def transfer_syntax(dataset: Any) -> Any:
     return pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
 
 
+def _is_compressed(syntax: Any) -> bool:
+    """Whether pixels are compressed; a damaged UID counts as not: their number then tells."""
+    try:
+        return bool(syntax.is_compressed and not syntax.is_deflated)
+    except (AttributeError, ValueError):
+        return False
+
+
 def read_frame(dataset: Any, frame: int, name: str, what: str = "X-ray") -> NDArray[Any]:
     """Stored values of one frame: [row, column], or [row, column, 3] for colours. Integers, or float32.
 
@@ -73,7 +81,7 @@ def read_frame(dataset: Any, frame: int, name: str, what: str = "X-ray") -> NDAr
     if allocated not in (8, 16, 32):
         raise InputError(f"The {what} {name} has {allocated} bits a pixel, where 8, 16 or 32 are needed.")
     syntax = transfer_syntax(dataset)
-    if getattr(syntax, "is_compressed", False) and not getattr(syntax, "is_deflated", False):
+    if _is_compressed(syntax):
         return _significant(_decompressed(dataset, data, frame, name, what), dataset)
     subsampled = samples == 3 and "422" in text(dataset, "PhotometricInterpretation")
     if subsampled or text(dataset, "PhotometricInterpretation") == "PALETTE COLOR":
@@ -180,7 +188,7 @@ def _single_frame(dataset: Any, data: Any, frame: int, syntax: Any) -> Any:
     single.file_meta = pydicom.dataset.FileMetaDataset()
     single.file_meta.MediaStorageSOPClassUID = single.SOPClassUID
     single.file_meta.MediaStorageSOPInstanceUID = single.SOPInstanceUID
-    if getattr(syntax, "is_compressed", False) and not getattr(syntax, "is_deflated", False):
+    if _is_compressed(syntax):
         single.file_meta.TransferSyntaxUID = syntax
         single.PixelData = encapsulate([_frame_bytes(dataset, data, frame)])
         single["PixelData"].VR = "OB"

@@ -38,7 +38,7 @@ def reason(error: Exception) -> str:
     """The gist of an ITK exception, without C++ file names, addresses or paths; "" if nothing is left."""
     for line in reversed(str(error).splitlines()):
         text = re.sub(r"^.*?\(0x[0-9a-f]+\)\s*:\s*", "", line).strip()
-        if text and "Error" not in text[:12] and "/" not in text and "\\" not in text and len(text) < 120:
+        if re.fullmatch(r"[\w ,.:'-]{1,120}", text, re.ASCII) and "Error" not in text[:12] and "0x" not in text:
             return text.rstrip(".")
     return ""
 

@@ -14,31 +14,32 @@ _depth = 0
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """Silence file descriptor 2 while a native reader works; what matters comes back as an exception.
+    """Silence the file descriptors 1 and 2 while a native reader works; what matters comes back as an exception.
 
-    Nested use and use from several threads are fine. Where there is no descriptor 2 (a Windows program without a
-    console) nothing is done.
+    Nested use and use from several threads are fine. A descriptor that does not exist (a Windows program without a
+    console) is left alone.
     """
     global _depth
     with _lock:
         if _depth:
             yield
             return
-        saved = None
+        saved: dict[int, int] = {}
         try:
-            with contextlib.suppress(Exception):
-                sys.stderr.flush()
-            try:
-                saved = os.dup(2)
-                sink = os.open(os.devnull, os.O_WRONLY)
-                os.dup2(sink, 2)
-                os.close(sink)
-            except OSError:
-                pass
+            for stream in (sys.stdout, sys.stderr):
+                with contextlib.suppress(Exception):
+                    stream.flush()
+            for descriptor in (1, 2):
+                with contextlib.suppress(OSError):
+                    copy = os.dup(descriptor)
+                    sink = os.open(os.devnull, os.O_WRONLY)
+                    os.dup2(sink, descriptor)
+                    os.close(sink)
+                    saved[descriptor] = copy
             _depth = 1
             yield
         finally:
             _depth = 0
-            if saved is not None:
-                os.dup2(saved, 2)
-                os.close(saved)
+            for descriptor, copy in saved.items():
+                os.dup2(copy, descriptor)
+                os.close(copy)

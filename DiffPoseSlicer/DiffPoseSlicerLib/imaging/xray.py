@@ -232,7 +232,7 @@ def read_pixels(path: Path, frame: Frame = None) -> tuple[NDArray[Any], tuple[st
     if path.suffix.lower() == ".npy":
         try:
             stored = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError, SyntaxError, MemoryError, OverflowError):
+        except Exception:  # a damaged header raises almost anything: numpy parses it as Python
             raise InputError(f"The X-ray {path.name} is damaged or not a NumPy array of numbers.") from None
         if not isinstance(stored, np.ndarray):
             raise InputError(f"The X-ray {path.name} is an archive of arrays: save one array as .npy.")
