@@ -6,7 +6,7 @@
     host.window.grab().save("panel.png")
     assert not host.errors                         # exceptions raised in slots and observers
 
-Run with ``QT_QPA_PLATFORM=offscreen`` (set here where the platform offers no display).
+Nothing appears on a screen, whether there is one or not; ``QT_QPA_PLATFORM=xcb`` (or windows, cocoa) lets you watch.
 """
 
 from __future__ import annotations
@@ -127,8 +127,7 @@ def _python_folder(given: str | Path | None) -> Path:
 
 
 def _start(python: Path, main_window: bool, testing: bool) -> Host:
-    if not os.environ.get("DISPLAY") and sys.platform.startswith("linux"):
-        os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     from . import core, qtmodules
 
     qtmodules.build_qt()
