@@ -29,7 +29,7 @@ class Projector:
         step: mm between samples along a ray; default the grid's smallest voxel size.
 
     Raises:
-        InputError: the grid holds something other than finite numbers, or the device does not exist.
+        InputError: the grid holds something other than finite numbers from 0 on, or the device does not exist.
     """
 
     def __init__(self, grid: AttenuationGrid, device: str = "auto", step: float | None = None) -> None:
@@ -38,9 +38,7 @@ class Projector:
         if not 0 < self.step < 1e4:
             raise InputError(f"The step is {step!r} mm: give a positive distance between samples.")
         mu = np.ascontiguousarray(grid.mu, np.float32)
-        if not np.isfinite(mu.sum(dtype=np.float64)):
-            k, j, i = np.argwhere(~np.isfinite(mu))[0]
-            raise InputError(f"The grid holds {mu[k, j, i]} at voxel i={i}, j={j}, k={k}: attenuation must be finite.")
+        _check(mu)
         self.center = (grid.affine @ [*((n - 1) / 2 for n in mu.shape[::-1]), 1])[:3]
         corners = np.array([[*bits, 0] for bits in np.ndindex(2, 2, 2)]) * [*mu.shape[::-1], 0]
         self._radius = float(np.linalg.norm((corners - corners[-1] / 2) @ grid.affine.T, axis=1).max())
@@ -248,6 +246,17 @@ def _camera(carm: CArm) -> Array:
     """(5,): column and row spacing, principal point (column, row), source to detector."""
     (row, column), (u0, v0) = carm.pixel_spacing, carm.principal_point
     return np.array([column, row, u0, v0, carm.source_to_detector])
+
+
+def _check(mu: FloatArray) -> None:
+    """Raises InputError, with the voxel's place, where a value is not finite or negative."""
+    low = mu.min()
+    if np.isfinite(low) and np.isfinite(mu.max()) and low >= 0:
+        return
+    k, j, i = np.argwhere(~(np.isfinite(mu) & (mu >= 0)))[0]
+    raise InputError(
+        f"The grid holds {mu[k, j, i]} at voxel i={i}, j={j}, k={k}: attenuation must be finite and not negative."
+    )
 
 
 _last: list[tuple[AttenuationGrid, tuple[str, float | None], Projector]] = []  # what `render` used last

@@ -146,14 +146,7 @@ def _set(commands: list[Any], values: tuple[int, ...]) -> None:
 
 
 def quantised(mu: NDArray[np.float32]) -> tuple[NDArray[np.uint16], float]:
-    """A grid as whole multiples, up to 65535, of a unit; and the unit. Slab by slab: no temporary of the grid's size.
-
-    Raises:
-        InputError: a value is negative.
-    """
-    if mu.min() < 0:
-        k, j, i = np.unravel_index(int(mu.argmin()), mu.shape)
-        raise InputError(f"The grid holds {mu[k, j, i]} at voxel i={i}, j={j}, k={k}: attenuation cannot be negative.")
+    """A grid as whole multiples, up to 65535, of a unit, and the unit. Slab by slab, for a large grid's sake."""
     unit = float(mu.max()) / 65535 or 1.0
     values = np.empty(mu.shape, np.uint16)
     for slab, out in zip(mu, values, strict=True):
