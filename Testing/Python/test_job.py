@@ -271,7 +271,7 @@ def run_and_save_gradients(folder: str, out: str) -> None:
         self.gradients(self.source.batch(0))
         if self.processes.leader:
             torch.save([p.grad.clone() for p in self.network.parameters()], out)
-        real(self, cancel)
+        return real(self, cancel)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Trainer, "run", run)

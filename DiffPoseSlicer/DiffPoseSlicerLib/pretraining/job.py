@@ -316,7 +316,9 @@ def run_job(
         reporter.status(state="starting", message="", force=True)
         from .trainer import train
 
-        train(job, reporter, cancel)
+        finished = train(job, reporter, cancel)
+        if finished and leader and job.settings.cases:
+            _certify(job, reporter, cancel)
     except BaseException as error:
         text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
         if isinstance(error, OSError):
@@ -329,6 +331,50 @@ def run_job(
     finally:
         lock.release()
     return reporter.latest
+
+
+def _certify(job: Job, reporter: Reporter, cancel: Callable[[], bool] | None) -> None:
+    """Try the finished model on cases it has not seen; asked to stop, or out of time, with those there are."""
+    from .certificate import Outcome, certify, read_certificate, summary_line
+
+    settings, figures = job.settings, dict(reporter.latest)
+    known = read_certificate(job.folder)
+    if known and known["training"]["step"] == figures.get("step") and known["cases"] >= settings.cases:
+        return
+    reporter.log("Trying the model on simulated fluoroscopies.")
+
+    def on_case(number: int, outcomes: list[Outcome]) -> None:
+        good = sum(o.error_mm < 1 for o in outcomes)
+        reporter.status(state="certifying", cases=len(outcomes), successRate=round(good / len(outcomes), 4))
+
+    stop = lambda: read_request(job.folder) == "stop" or bool(cancel and cancel())  # noqa: E731
+    reporter.status(state="certifying", force=True)
+    try:
+        certificate = certify(
+            job.folder,
+            job.ct(),
+            cases=settings.cases,
+            seconds=settings.certify_seconds,
+            seed=job.seed,
+            device=job.device,
+            on_case=on_case,
+            cancel=stop,
+        )
+    except (InputError, OSError) as error:  # the model is finished all the same
+        text = f"There is no certificate: {reason(error) if isinstance(error, OSError) else error}"
+        reporter.log(text)
+        reporter.status(state="done", message=text, force=True)
+        return
+    reporter.log(summary_line(certificate))
+    reporter.progress(
+        {
+            "state": "done",
+            "cases": certificate["cases"],
+            "successRate": round(certificate["rate"], 4),
+            "successInterval": [round(end, 4) for end in certificate["interval"]],
+            "certified": certificate["certified"],
+        }
+    )
 
 
 def _taken(folder: Path) -> InputError:

@@ -107,6 +107,7 @@ class Settings:
         depth_weight: What an error in depth counts against one across the beam.
         clutter, display: See `imaging.formation.draw_effects`.
         cases: Cases of the certificate; 0 for none.
+        certify_seconds: The most time the certificate may take, on top of `seconds`.
         most_steps: Stop after so many steps (tests); 0 for no limit.
     """
 
@@ -127,6 +128,7 @@ class Settings:
     clutter: float = 0.2
     display: float = 0.5
     cases: int = 0
+    certify_seconds: float = 0.0
     most_steps: int = 0
 
     def shape(self) -> tuple[Any, ...]:
@@ -144,9 +146,18 @@ class Settings:
 
 # By name; `tiny` is for tests: it learns next to nothing.
 PRESETS = {
-    "quick": Settings(seconds=210),
-    "standard": Settings(seconds=840, width=64, clutter=0.35),
-    "thorough": Settings(seconds=3600, pixels=96, width=64, depths=(1, 2, 2), voxel_mm=4.0, clutter=0.4),
+    "quick": Settings(seconds=205, cases=200, certify_seconds=20),
+    "standard": Settings(seconds=600, width=64, clutter=0.35, cases=240, certify_seconds=285),
+    "thorough": Settings(
+        seconds=3000,
+        pixels=96,
+        width=64,
+        depths=(1, 2, 2),
+        voxel_mm=4.0,
+        clutter=0.4,
+        cases=400,
+        certify_seconds=1200,
+    ),
     "tiny": Settings(seconds=3, pixels=32, width=16, depths=(1, 1), hidden=64, voxel_mm=12.0, batch=16),
 }
 

@@ -29,8 +29,8 @@ REPORT_S, VALIDATE_S, SAVE_S = 2.0, 6.0, 5.0
 VALIDATION_BATCHES = 4
 
 
-def train(job: Job, reporter: Reporter, cancel: Callable[[], bool] | None = None) -> None:
-    """Train a job until done or stopped; everything it says goes to the reporter.
+def train(job: Job, reporter: Reporter, cancel: Callable[[], bool] | None = None) -> bool:
+    """Train a job until done or stopped; everything it says goes to the reporter. Whether it is done.
 
     Raises:
         InputError: the CT or the checkpoint does not fit the job, or the disk is full at the end.
@@ -39,7 +39,7 @@ def train(job: Job, reporter: Reporter, cancel: Callable[[], bool] | None = None
     with Processes.join(job.device) as processes:
         trainer = Trainer(job, reporter, processes)
         trainer.clock(began)
-        trainer.run(cancel)
+        return trainer.run(cancel)
 
 
 class Trainer:
@@ -74,8 +74,8 @@ class Trainer:
         """Count the time since `began` (time.monotonic) as used for training, on top of what a checkpoint says."""
         self._began = began - self.seconds
 
-    def run(self, cancel: Callable[[], bool] | None = None) -> None:
-        """Train until the time is used up or somebody asks to stop."""
+    def run(self, cancel: Callable[[], bool] | None = None) -> bool:
+        """Train until the time is used up or somebody asks to stop; whether it is done."""
         settings, report = self.settings, self.reporter
         if self.step and self._fraction() < 1:
             report.log(f"Going on from step {self.step} after {self.seconds:.0f} s of training.")
@@ -119,8 +119,9 @@ class Trainer:
             self._save(last=True)
             report.log(f"Stopped at step {self.step}; run the job again to go on.")
             report.status(state="stopped", secondsLeft=round(settings.seconds - self.seconds, 1), force=True)
-            return
+            return False
         self._finish(validation)
+        return True
 
     def _fraction(self) -> float:
         return self.seconds / self.settings.seconds
@@ -243,9 +244,9 @@ class Trainer:
         self.reporter.log(
             f"Done: {self.step} steps, {self.seconds:.0f} s, median validation mTRE {float(errors.median()):.1f} mm."
         )
-        self.reporter.progress(
-            report | {"state": "done", "imagesPerSecond": round(self._images / max(self.seconds, 1), 1)}
-        )
+        state = "certifying" if self.settings.cases else "done"
+        rate = round(self._images / max(self.seconds, 1), 1)
+        self.reporter.progress(report | {"state": state, "imagesPerSecond": rate})
 
     def description(self) -> dict[str, Any]:
         """What turns tensors back into a model."""

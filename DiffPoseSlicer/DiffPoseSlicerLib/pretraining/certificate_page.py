@@ -1,0 +1,91 @@
+"""A certificate as one page of HTML that needs nothing else: figures, histogram and capture map."""
+
+from __future__ import annotations
+
+from html import escape
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+_STYLE = (
+    "body{font:15px system-ui,sans-serif;max-width:46em;margin:2em auto;padding:0 1em;color:#222}"
+    "table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #bbb;padding:.3em .7em;text-align:right}"
+    "th{background:#f3f3f3;font-weight:600}td:first-child{text-align:left}.yes{color:#176b2c}.no{color:#a02020}"
+    "svg{display:block;margin:1em 0}"
+)
+
+
+def page(figures: dict[str, Any]) -> str:
+    """The text of certificate.html."""
+    low, high = figures["interval"]
+    verdict = (
+        '<p class="yes"><b>Certified.</b></p>'
+        if figures["certified"]
+        else f'<p class="no"><b>Not certified:</b> {escape("; ".join(figures["reasons"]))}.</p>'
+    )
+    task = figures["task"]
+    facts = [
+        ("Success rate", f"{figures['rate']:.1%} ({low:.1%} to {high:.1%} with 95 % confidence)"),
+        ("Cases", f"{figures['successes']} of {figures['cases']} within {figures['successMm']:g} mm (mTRE)"),
+        ("View", f"{task['view']}, LAO/RAO {task['laoRao']:g}°, CRA/CAU {task['cranCaud']:g}°"),
+        ("Rotation", " / ".join(f"±{r:g}°" for r in task["rotation"])),
+        ("Translation", " / ".join(f"±{t:g} mm" for t in task["translation"])),
+        ("C-arm", f"{task['carm']['sourceToDetector']:g} mm to the detector, {task['carm']['imageSize']} pixels"),
+        ("CT fingerprint", figures["fingerprint"][:16]),
+        ("Training", ", ".join(f"{k} {v}" for k, v in figures["training"].items())),
+        ("Versions", ", ".join(f"{k} {v}" for k, v in figures["versions"].items())),
+        ("Made", figures["date"]),
+    ]
+    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>" for name, value in facts)
+    percentiles = list(figures["errorMm"])
+    head = "".join(f"<th>{p} %</th>" for p in percentiles)
+    lines = "".join(
+        f"<tr><td>{name}</td>{''.join(f'<td>{figures[key][p]:.2f}</td>' for p in percentiles)}</tr>"
+        for name, key in (
+            ("Error after registration, mm", "errorMm"),
+            ("Error of the network alone, mm", "networkMm"),
+            ("Time, s", "seconds"),
+        )
+    )
+    return (
+        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Certificate</title><style>{_STYLE}</style>'
+        f"<h1>Certificate of a pose model</h1>{verdict}<table>{rows}</table>"
+        f"<h2>Percentiles</h2><table><tr><th></th>{head}</tr>{lines}</table>"
+        f"<h2>Errors after registration</h2>{_histogram(figures['errors'])}"
+        f"<h2>Where it succeeds</h2><p>Successes of cases, by the angle from the view (rows) and the depth from the "
+        f"isocentre (columns).</p>{_map(figures['captureMap'])}"
+        "<p>Measured on simulated fluoroscopies of this CT. It says how often the method finds the pose in images like "
+        "these, not whether a given result is right.</p></html>\n"
+    )
+
+
+def _histogram(errors: list[float]) -> str:
+    """Bars over logarithmic bins from 0.05 to 100 mm."""
+    edges = np.geomspace(0.05, 100, 23)
+    counts, _ = np.histogram(np.clip(errors, edges[0], edges[-1]), edges)
+    width, height, step = 560, 160, 560 / 22
+    bars = "".join(
+        f'<rect x="{i * step + 1:.1f}" y="{height - c / max(counts.max(), 1) * height:.1f}" width="{step - 2:.1f}" '
+        f'height="{c / max(counts.max(), 1) * height:.1f}" fill="{"#3a7d44" if edges[i] < 1 else "#b23b3b"}"/>'
+        for i, c in enumerate(counts)
+    )
+    labels = "".join(
+        f'<text x="{np.interp(np.log(v), np.log(edges), np.arange(23)) * step:.0f}" y="{height + 16}" font-size="12" '
+        f'text-anchor="middle">{v:g}</text>'
+        for v in (0.1, 0.3, 1, 3, 10, 30)
+    )
+    return f'<svg width="{width}" height="{height + 24}" role="img" aria-label="histogram">{bars}{labels}</svg>'
+
+
+def _map(capture: dict[str, Any]) -> str:
+    depths, angles = capture["depthMm"], capture["angleDegrees"]
+    head = "".join(f"<th>{a:g} to {b:g} mm</th>" for a, b in pairwise(depths))
+    body = ""
+    for row, (low, high) in enumerate(pairwise(angles)):
+        cells = ""
+        for good, count in zip(capture["successes"][row], capture["cases"][row]):
+            shade = f' style="background:hsl({120 * good / count:.0f} 55% 85%)"' if count else ""
+            cells += f"<td{shade}>{good} of {count}</td>" if count else "<td></td>"
+        body += f"<tr><td>{low:.0f} to {high:.0f}°</td>{cells}</tr>"
+    return f"<table><tr><th></th>{head}</tr>{body}</table>"
