@@ -39,7 +39,10 @@ class _Folding:
         child = event.child()
         polished = event.type() == QtCore.QEvent.Type.ChildPolished
         if polished and self.collapsed and isinstance(child, QtWidgets.QWidget) and not child.isWindow():
-            child.setVisible(False)
+            explicit = Qt.WidgetAttribute.WA_WState_ExplicitShowHide
+            if not (child.isHidden() and child.testAttribute(explicit)):  # else its owner has hidden it
+                child.setVisible(False)
+                child.setAttribute(explicit, False)
         super().childEvent(event)
 
 
