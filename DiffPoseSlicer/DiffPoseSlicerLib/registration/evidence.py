@@ -1,18 +1,22 @@
 """Which rays are evidence: anatomy that the CT cuts off must neither help nor hurt.
 
 A CT ends somewhere, and where it ends in tissue the X-ray shows more than the CT can explain. A ray that runs through
-the continuation of such a cut face is no evidence. The continuation is taken as a prism: the face's tissue (its bounding
-box) extended outwards without end.
+the continuation of such a cut face is no evidence. The continuation is taken as a prism: the face's tissue (its
+bounding box) extended outwards without end.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..geometry.se3 import Array
+
+if TYPE_CHECKING:
+    from ..imaging.attenuation import AttenuationGrid
 
 # Voxels above this (about -500 HU) are tissue: half the attenuation of water at the energies of interest.
 _TISSUE = 0.01
@@ -31,7 +35,7 @@ class CutPrism:
     upper: NDArray[np.float64]
 
 
-def cut_prisms(grid) -> list[CutPrism]:  # type: ignore[no-untyped-def]  # AttenuationGrid
+def cut_prisms(grid: AttenuationGrid) -> list[CutPrism]:
     """The prisms of a grid's cut faces (see `AttenuationGrid.cut_faces`)."""
     prisms = []
     shape = np.array(grid.mu.shape[::-1])

@@ -40,7 +40,7 @@ class LandmarkPairs:
 
     def __post_init__(self) -> None:
         if len(self.names) < 4:
-            raise InputError(f"There are {len(self.names)} landmark pairs: at least 4 are needed, 6 or more are better.")
+            raise InputError(f"There are {len(self.names)} landmark pairs: give at least 4, better 6 or more.")
         spread = np.linalg.svd(self.points - self.points.mean(0), compute_uv=False)
         if spread[1] < 5:
             raise InputError("The landmarks lie on one line: choose some beside it.")
@@ -61,7 +61,7 @@ class LandmarkPairs:
         rows = data.get("landmarks")
         if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
             raise InputError(
-                f"The {what} needs a list 'landmarks' of {{\"name\", \"ras\": [R, A, S], \"pixel\": [column, row]}}."
+                f'The {what} needs a list \'landmarks\' of {{"name", "ras": [R, A, S], "pixel": [column, row]}}.'
             )
         return cls(
             tuple(str(row.get("name", number + 1)) for number, row in enumerate(rows)),
@@ -123,8 +123,8 @@ def pose_from_landmarks(pairs: LandmarkPairs, carm: CArm, view: str | None = Non
     errors = reprojection_errors(pairs, carm, best)
     if np.median(errors) > 4 * _OUTLIER_MM:
         raise InputError(
-            f"No pose fits the landmarks: the best leaves a median error of {np.median(errors):.0f} mm at the detector. "
-            "Check that names, points and pixels belong together and that the image is not mirrored."
+            f"No pose fits the landmarks: the best leaves a median error of {np.median(errors):.0f} mm on the "
+            "detector; check that names, points and pixels belong together and that the image is not mirrored."
         )
     return best, errors
 

@@ -26,7 +26,7 @@ _FLAT = 0.01
 _FULL_CONTRAST = 0.5
 # Residuals (in patch standard deviations) are never called outliers below this scale.
 _SMALLEST_SCALE = 0.05
-# A pixel has a quarter of its say left when its residual is this many robust scales. Smaller numbers slow convergence, for
+# A pixel keeps a quarter of its say when its residual is this many robust scales. Smaller numbers slow convergence, for
 # what does not fit yet is what pulls; larger ones let instruments and scatter pull too.
 _OUTLIER = 3.0
 # Residual scale that solutions are ranked with.
@@ -81,7 +81,7 @@ class Terms:
         judged: (B,) weighted mean of squared residuals under the weights handed in.
         cost: (B,) the same under the weights measured at these poses; 0 for a perfect fit, 2 for unrelated images.
         ncc: (B,) weighted mean of the patches' correlation.
-        score: (B,) agreement of all pixels, misfits bounded by a scale that is the same for all poses: what solutions are
+        score: (B,) agreement of all pixels, misfits bounded by a scale that all poses share: what solutions are
             ranked by; 1 is perfect.
         gradient: (B, 6) half the derivative of `cost`, or None.
         matrix: (B, 6, 6) Gauss-Newton matrix of `cost`, or None.
@@ -115,7 +115,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Weights:
-    """Of one view: pixel weights (B, P, K), patch shares (B, P, 1), pixels that might be seen in each patch (B, P, 1)."""
+    """Of one view: pixel weights (B, P, K), patch shares (B, P, 1), pixels that may be seen in each patch (B, P, 1)."""
 
     pixel: Float
     share: Float
@@ -146,7 +146,7 @@ class LocalCorrelation:
         total = max(float(self.mask.sum()), 1.0)
         mean = float((self.mask * self.fixed).sum()) / total
         self.contrast = float(np.sqrt((self.mask * (self.fixed - mean) ** 2).sum() / total)) + 1e-12
-        # Pixels that do not count take their patch's mean, so that not even an extreme value leaks through a tiny weight.
+        # Pixels that do not count take their patch's mean: not even an extreme value leaks through a tiny weight.
         _, patch_mean, _ = _moments(self.mask + np.float32(1e-6), np.where(self.mask > 0, self.fixed, 0))
         self.fixed = np.where(self.mask > 0, self.fixed, patch_mean)
         _, _, self._fixed_variance = _moments(self.mask + np.float32(1e-6), self.fixed)
@@ -216,13 +216,13 @@ class LocalCorrelation:
         if not self.robust:
             return base
         ratio = residual / (_OUTLIER * _residual_scale(residual, base))[:, None, None].astype(np.float32)
-        return base / (1 + ratio * ratio) ** 2
+        return np.divide(base, np.square(1 + ratio * ratio))
 
 
 class _Compared:
     """Both images' patches, normalised under weights: total, a, f, sd_a, variance (of the rendered), residual a - f."""
 
-    def __init__(self, moving: Float, fixed: Float, weight: Float, floor_a: Float, floor_f: Float) -> None:
+    def __init__(self, moving: Float, fixed: Float, weight: Float, floor_a: Float, floor_f: np.floating) -> None:
         self.total = weight.sum(-1, keepdims=True)
         part = weight / self.total
         mean_a, mean_f = (part * moving).sum(-1, keepdims=True), (part * fixed).sum(-1, keepdims=True)

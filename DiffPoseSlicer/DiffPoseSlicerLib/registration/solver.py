@@ -117,7 +117,7 @@ def solve(
 
 
 def _step(center: Array, poses: Array, terms: Terms, damping: NDArray[np.float64]) -> tuple[Array, Array]:
-    """Poses after one damped Gauss-Newton step, no longer than _LARGEST_STEP, and the steps' lengths (mm at the lever)."""
+    """Poses after one damped Gauss-Newton step of at most _LARGEST_STEP, and the steps' lengths (mm at the lever)."""
     assert terms.matrix is not None and terms.gradient is not None
     matrix = terms.matrix / (_SCALE[:, None] * _SCALE)
     diagonal = np.einsum("bii->bi", matrix)

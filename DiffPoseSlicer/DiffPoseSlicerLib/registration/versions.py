@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import platform
 
@@ -14,8 +15,6 @@ def versions(backend: str) -> dict[str, str]:
     """Versions of the product and of what it rendered with. Reads metadata only: imports nothing."""
     found = {"DiffPoseSlicer": __version__, "python": platform.python_version(), "numpy": np.__version__}
     package = {"warp": "warp-lang", "torch": "torch"}.get(backend, backend)
-    try:
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         found[package] = importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        pass
     return found
