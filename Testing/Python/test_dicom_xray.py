@@ -14,6 +14,7 @@ from dicom_writing import item, save, xray_dataset
 from DiffPoseSlicerLib.errors import InputError
 from DiffPoseSlicerLib.geometry.carm import CArm
 from DiffPoseSlicerLib.imaging.carm_presets import PRESETS, preset_carm
+from DiffPoseSlicerLib.imaging.carm_sources import read_carm
 from DiffPoseSlicerLib.imaging.dicom import Lookup
 from DiffPoseSlicerLib.imaging.dicom_pixels import read_frame
 from DiffPoseSlicerLib.imaging.understanding import describe_file
@@ -184,6 +185,29 @@ def test_presets(name):
     assert carm.pixel_spacing[0] * 1024 == pytest.approx(max(height, width))
     with pytest.raises(InputError, match="nonsense"):
         preset_carm("nonsense", (10, 10))
+
+
+def test_where_a_carm_can_come_from(tmp_path):
+    """carm.json, a calibration, a preset: the image's size as the camera sees it goes along."""
+    image = save(xray_dataset(counts(), FieldOfViewRotation=90, FieldOfViewHorizontalFlip="NO"), tmp_path / "x.dcm")
+    CArm(900, (COLUMNS, ROWS), (1, 1)).write(tmp_path / "carm.json")
+    assert read_carm(tmp_path / "carm.json").source_to_detector == 900
+    preset = read_carm("preset:mobile-flat-30", image)
+    assert preset.image_size == (COLUMNS, ROWS)
+    assert XrayImage.read(image, preset).carm.source_to_detector == 1020
+    np.savetxt(tmp_path / "p.txt", preset.intrinsics @ np.eye(4)[:3] + [[0, 0, 0, 1], [0, 0, 0, 2], [0, 0, 0, 700]])
+    np.testing.assert_allclose(read_carm(tmp_path / "p.txt", image).principal_point, preset.principal_point)
+    for source, words in (("preset:none", "no C-arm preset"), ("preset:mini", "needs an image")):
+        with pytest.raises(InputError, match=words):
+            read_carm(source)
+
+
+def test_table_position_is_told(tmp_path):
+    """TableXPositionToIsocenter (0018,9466), TableHeadTiltAngle (0018,9470)."""
+    table = {"TableXPositionToIsocenter": 1.0, "TableYPositionToIsocenter": 2.0, "TableZPositionToIsocenter": 3.0}
+    xray = read(tmp_path, TableHeadTiltAngle=12.0, **table)
+    assert any(fact.value.startswith("1, 2, 3 mm") for fact in xray.facts)
+    assert noted(xray, "TableHeadTiltAngle (0018,9470)", "12")
 
 
 # ---- Frames, enhanced objects --------------------------------------------------------------------------------------

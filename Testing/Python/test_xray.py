@@ -88,6 +88,21 @@ def test_stored_orientation_is_undone_on_reading():
         XrayImage.from_array(image, carm)
 
 
+def test_trying_another_orientation_keeps_geometry_with_its_pixels():
+    carm = CArm.from_json({**CARM.to_json(), "mirrored": True, "rotation": 90, "intensity": "attenuation"})
+    xray = XrayImage.from_array(np.rot90(line_integrals()[:, ::-1], 1), carm)
+    for mirrored in (False, True):
+        for rotation in (0, 90, 180, 270):
+            other = xray.reoriented(mirrored, rotation)
+            np.testing.assert_array_equal(other.stored, xray.stored)
+            same = orientation.stored_point(other.carm.principal_point, other.carm)
+            assert same == pytest.approx(orientation.stored_point(carm.principal_point, carm))
+            assert orientation.stored_spacing(other.carm) == orientation.stored_spacing(carm)
+            assert other.pixels.shape == other.carm.image_size
+    np.testing.assert_array_equal(xray.reoriented(True, 90).pixels, xray.pixels)
+    np.testing.assert_array_equal(xray.reoriented(False, 90).pixels, xray.pixels[:, ::-1])
+
+
 def test_intensity_is_decided_and_explained():
     image = line_integrals(120, 160)
     carm = CArm(1000, image.shape, (1, 1))

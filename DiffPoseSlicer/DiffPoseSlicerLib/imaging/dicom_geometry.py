@@ -67,6 +67,7 @@ def read_geometry(lookup: Lookup, rows: int, columns: int) -> DicomGeometry:
     notes: list[str] = []
     positioner = _positioner(lookup, facts, notes)
     mirrored, rotation = _orientation(lookup, positioner, facts, notes)
+    _table(lookup, facts, notes)
     magnification = lookup.number("EstimatedRadiographicMagnificationFactor", 1.0, 20.0)
     distance, isocenter = _distances(lookup, magnification, facts, notes)
     if magnification is None and distance and isocenter:
@@ -345,6 +346,18 @@ def _positioner(lookup: Lookup, facts: list[Fact], notes: list[str]) -> Position
             "C-arm writes them relative to the room, give the view instead."
         )
     return positioner
+
+
+def _table(lookup: Lookup, facts: list[Fact], notes: list[str]) -> None:
+    """The table's place: told, not used, for the patient may lie anywhere on it; a tilt is warned of."""
+    place = [lookup.number(f"Table{axis}PositionToIsocenter", -1e4, 1e4) for axis in "XYZ"]
+    if None not in place:
+        x, y, z = (float(p or 0) for p in place)
+        facts.append(Fact("table", f"{x:g}, {y:g}, {z:g} mm from the isocentre", tag_name("TableXPositionToIsocenter")))
+    for keyword in ("TableHorizontalRotationAngle", "TableHeadTiltAngle", "TableCradleTiltAngle"):
+        angle = lookup.number(keyword, -360, 360)
+        if angle is not None and abs(angle) > 0.5:
+            notes.append(f"{tag_name(keyword)} is {angle:g} degrees: a start from DICOM does not know of it.")
 
 
 def _angle(lookup: Lookup, axis: str) -> float | None:

@@ -21,7 +21,7 @@ from .intensity import Conversion, decide, from_processed, to_attenuation
 from .itk import array_view, read_image
 from .masking import basic_mask
 from .nifti import is_nifti, read_nifti
-from .orientation import stored_size, to_camera, to_stored
+from .orientation import camera_point, stored_point, stored_size, stored_spacing, to_camera, to_stored
 from .positioner import Positioner
 from .resampling import resample
 
@@ -194,6 +194,26 @@ class XrayImage:
         """The image as it was stored: orientation and intensity turned back, [row, column]."""
         values = self.conversion.to_stored(self.pixels) if self.conversion else self.pixels
         return np.ascontiguousarray(to_stored(values, self.carm))
+
+    def reoriented(self, mirrored: bool, rotation: int) -> XrayImage:
+        """The same stored image, taken to be mirrored and turned in another way: for trying what fits.
+
+        Pixel spacing and principal point stay with the stored pixels they belong to.
+        """
+        carm, (row, column) = self.carm, stored_spacing(self.carm)
+        point = stored_point(carm.principal_point, carm)
+        turned = rotation in (90, 270)
+        size = stored_size(carm)
+        new = replace(
+            carm,
+            image_size=size[::-1] if turned else size,
+            pixel_spacing=(column, row) if turned else (row, column),
+            mirrored=mirrored,
+            rotation=rotation,
+        )
+        new = replace(new, principal_point=camera_point(point, new))
+        again = lambda image: np.ascontiguousarray(to_camera(to_stored(image, carm), new))  # noqa: E731
+        return replace(self, carm=new, pixels=again(self.pixels), mask=None if self.mask is None else again(self.mask))
 
     def resized(self, rows: int, columns: int) -> XrayImage:
         """The same image on rows x columns pixels: area means when coarser, linear when finer; the mask goes along."""
