@@ -163,7 +163,8 @@ class DiffPoseSlicerLogic(SceneLogic, ScriptedLoadableModuleLogic):
         """The settings of the panel, stored in the scene."""
         from DiffPoseSlicerLib.panel.parameters import Parameters
 
-        return Parameters(super().getParameterNode())
+        wrapper: Any = Parameters
+        return wrapper(super().getParameterNode())
 
     def idle(self) -> None:
         """A call that waits lets Slicer live meanwhile: views move, the engine's answers come in."""

@@ -11,13 +11,15 @@ from slicer.i18n import tr as _
 
 from ..errors import InputError
 from ..geometry.carm import CArm
+from ..imaging.carm_presets import PRESETS, preset_carm
 from ..scene import fluoroscopy as fluoro
 from ..scene import upload
 from ..scene.nodes import ROLE
 from . import status
-from .carms import DEFAULT_SIZE, presets
 from .steps import Step
 
+# Size of the image for a preparation before there is one: it decides nothing about the model.
+DEFAULT_SIZE = (512, 512)
 _INTENSITIES = (None, "transmission", "attenuation")
 
 
@@ -29,8 +31,8 @@ class ImagesStep(Step):
         ui = self.ui
         ui.geometryBox.collapsed = True
         ui.presetCombo.addItem(_("Choose..."))
-        for name in presets():
-            ui.presetCombo.addItem(name)
+        for preset in PRESETS.values():
+            ui.presetCombo.addItem(_(preset.title))
         ui.presetCombo.connect("activated(int)", self._preset_chosen)
         ui.applyGeometryButton.connect("clicked()", self.apply_geometry)
         ui.readGeometryButton.connect("clicked()", self._read_clicked)
@@ -38,6 +40,7 @@ class ImagesStep(Step):
         ui.turnRightButton.connect("clicked()", lambda: self.turn(270))
         ui.mirrorButton.connect("clicked()", self.mirror)
         self._shown_for: Any = None
+        self._browser: Any = None
         self._said = ""
         self._source = _("typed")
 
@@ -46,10 +49,9 @@ class ImagesStep(Step):
     def _preset_chosen(self, index: int) -> None:
         if index < 1:
             return
-        name = list(presets())[index - 1]
-        rows, columns = self._camera_size()
-        self._fill(presets()[name].carm(rows, columns))
-        self._source = _("typical")
+        name = list(PRESETS)[index - 1]
+        self._fill(preset_carm(name, self._camera_size()))
+        self._source = _("this device") if PRESETS[name].exact else _("typical")
         self.apply_geometry()
 
     def _read_clicked(self) -> None:
@@ -187,7 +189,8 @@ class ImagesStep(Step):
         browser = fluoro.browser_of(node)[0] if node is not None else None
         for widget in (ui.frameLabel, ui.frameSeek):
             widget.visible = browser is not None
-        if browser is not None and ui.frameSeek.mrmlSequenceBrowserNode() is not browser:
+        if browser is not self._browser:
+            self._browser = browser
             ui.frameSeek.setMRMLSequenceBrowserNode(browser)
         ready = carm is not None and not self.panel.busy_registering
         why = _("Give the geometry first.") if carm is None else _("Wait until the registration has ended.")

@@ -8,7 +8,6 @@ from typing import Any
 import qt
 import slicer
 import vtk
-from slicer.i18n import tr as _
 from slicer.util import VTKObservationMixin
 
 from ..engine.client import EngineError
@@ -44,6 +43,8 @@ class Panel(VTKObservationMixin):
         self.parameters: Any = None
         self.entered = False
         self.layout = Layout()
+        for section in (ui.prepareSection, ui.reviewSection, ui.engineSection):
+            section.collapsed = True
         self._gui_tag: Any = None
         self._known: dict[str, Any] = {}
         self._observed: dict[str, Any] = {}

@@ -79,7 +79,7 @@ class ReviewStep(Step):
         drr = slicer.util.arrayFromVolume(drr_node)[0]
         grid = carm if drr.shape == carm.image_size else carm.resized(drr.shape)
         if self.mode == overlays.EDGES:
-            return carm_nodes.show_overlay(node, overlays.edges(drr), grid, c0, color=_EDGES, window=(0.0, 0.6))
+            return carm_nodes.show_overlay(node, overlays.edges(drr), grid, c0, color=_EDGES, window=(0.0, 1.0))
         if self.mode == overlays.CHECKERBOARD:
             # The same scale as the fluoroscopy's own, so that structures can be followed from square to square.
             color = referenced(node, carm_nodes.DETECTOR).GetDisplayNode().GetColorNodeID()

@@ -27,7 +27,7 @@ def show(owner: Any, reports: list[dict[str, Any]], view_node: Any) -> Any:
     Reports without an error are left out; a curve is drawn where there are figures for it.
     """
     reports = [r for r in reports if r.get("seconds") is not None and r.get("validationMtreMm") is not None]
-    if not reports:
+    if len(reports) < 2:  # one point makes no line
         return None
     table = helper(owner, _TABLE, "vtkMRMLTableNode", "Training")
     data = vtk.vtkTable()

@@ -21,6 +21,12 @@ class QProcessTransport:
         self.on_activity = on_activity
         self.start_error = ""
         self._process: qt.QProcess | None = None
+        self._former: qt.QProcess | None = None
+        # What follows from a signal may end or replace the process, which must not happen while it still signals.
+        self._later = qt.QTimer()
+        self._later.setSingleShot(True)
+        self._later.setInterval(0)
+        self._later.connect("timeout()", self._tell)
 
     @property
     def pid(self) -> int | None:
@@ -77,11 +83,15 @@ class QProcessTransport:
         if process.state() != qt.QProcess.NotRunning and not process.waitForFinished(int(grace * 1000)):
             process.kill()
             process.waitForFinished(2000)
+        self._former = process  # kept a while: it may be on the stack that got here
 
     def _alive(self) -> bool:
         return self._process is not None and self._process.state() != qt.QProcess.NotRunning
 
     def _wake(self) -> None:
+        self._later.start()
+
+    def _tell(self) -> None:
         if self.on_activity:
             self.on_activity()
 

@@ -36,7 +36,7 @@ def checkerboard(drr: Image, squares: int = 8) -> Image:
 
 
 def edges(drr: Image, share: float = 0.06) -> Image:
-    """The strongest `share` of the synthetic X-ray's edges, 0..1; HIDDEN elsewhere."""
+    """The strongest `share` of the synthetic X-ray's edges, 0.4..1; HIDDEN elsewhere."""
     image = scaled(drr)
     # A 3 x 3 mean keeps the noise of single pixels from counting as edges.
     padded = np.pad(image, 1, mode="edge")
@@ -50,7 +50,7 @@ def edges(drr: Image, share: float = 0.06) -> Image:
     limit, top = np.quantile(sample, [1 - share, 0.999])
     if top <= limit:
         return np.full(image.shape, HIDDEN, np.float32)
-    return np.where(strength > limit, np.clip(strength / top, 0, 1), HIDDEN).astype(np.float32)
+    return np.where(strength > limit, 0.4 + 0.6 * np.clip(strength / top, 0, 1), HIDDEN).astype(np.float32)
 
 
 def _thinned(strength: Image, steep: NDArray[np.bool_]) -> Image:

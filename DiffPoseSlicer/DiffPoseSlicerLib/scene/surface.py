@@ -34,12 +34,20 @@ def bone_surface(loaded: Loaded, ijk_to_world: Any, threshold: float = BONE_HU) 
     to_voxel = np.diag([*factors, 1.0])
     to_voxel[:3, 3] = (factors - 1) / 2
     place = vtk.vtkTransform()
-    place.SetMatrix(vtk_matrix(np.asarray(ijk_to_world) @ to_voxel))
+    matrix = np.asarray(ijk_to_world) @ to_voxel
+    place.SetMatrix(vtk_matrix(matrix))
     moved = vtk.vtkTransformPolyDataFilter()
     moved.SetTransform(place)
     moved.SetInputConnection(edges.GetOutputPort())
-    moved.Update()
-    return moved.GetOutput()
+    if np.linalg.det(matrix[:3, :3]) > 0:
+        moved.Update()
+        return moved.GetOutput()
+    turned = vtk.vtkReverseSense()  # a grid that mirrors turns triangles inside out
+    turned.SetInputConnection(moved.GetOutputPort())
+    turned.ReverseCellsOn()
+    turned.ReverseNormalsOff()
+    turned.Update()
+    return turned.GetOutput()
 
 
 def show_surface(ct: Any, loaded: Loaded) -> Any:

@@ -125,6 +125,6 @@ def look_at_scene(camera_node: Any, carm: CArm, c0: ArrayLike) -> None:
     c0 = np.asarray(c0, float)
     middle: Array = c0[:3, 3] + c0[:3, 2] * carm.source_to_detector * 0.56
     sideways, up = c0[:3, 0], -c0[:3, 1]
-    direction = 0.72 * sideways + 0.36 * up - 0.60 * c0[:3, 2]
-    distance = 2.5 * carm.source_to_detector
+    direction = 0.48 * sideways + 0.42 * up - 0.77 * c0[:3, 2]
+    distance = 2.8 * carm.source_to_detector
     look(camera_node, middle + direction / np.linalg.norm(direction) * distance, middle, up)
