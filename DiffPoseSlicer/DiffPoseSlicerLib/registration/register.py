@@ -1,14 +1,11 @@
 """The main call: find the pose of one or several X-rays relative to a CT.
 
-Coarse to fine: all starts are solved together on a coarse rendering, the best distinct ones go on to the next level, and
-the last level settles a few of them at the CT's own resolution or near it.
+Starts are turned into candidate poses here; `descent` solves them from coarse to fine.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,15 +14,13 @@ from numpy.typing import ArrayLike
 from ..errors import InputError
 from ..geometry.coordinates import transform_points
 from ..geometry.pose import Pose, view_rotation
-from ..geometry.se3 import Array, inverse, rotation_angle
+from ..geometry.se3 import Array, inverse
 from . import starts as start_poses
+from .descent import ISOLATED_PLAN, PLAN, Descent, Level, Pace
 from .evidence import CutPrism, cut_prisms
-from .intensity import Scatter
 from .result import NOT_CALIBRATED, Hypothesis, Progress, RegistrationResult
-from .similarity import Terms
-from .solver import LEVER_MM, solve
 from .versions import versions
-from .views import RigidObjective, View, reduced, window
+from .views import Prior, window
 
 if TYPE_CHECKING:
     from ..imaging.ct import CTVolume
@@ -33,54 +28,13 @@ if TYPE_CHECKING:
     from ..rendering.renderer import Projector
 
 
-@dataclass(frozen=True)
-class Level:
-    """One resolution of the coarse-to-fine plan.
-
-    Attributes:
-        pixels: pixels along the image's longer side.
-        patch: side of the compared patches, in pixels.
-        voxel: CT voxel size as a multiple of a pixel's size at the isocentre.
-        iterations: most steps per start.
-        keep: how many distinct solutions go on, at most.
-        tolerance: relative gain below which a start has converged.
-        margin: solutions whose misfit (1 - score) is larger than this many times the best one's do not go on.
-        narrow: see :func:`solver.solve`.
-        robust: whether misfits lose their say.
-        scatter: whether the X-ray's scatter is estimated at the best pose, for the levels that follow.
-    """
-
-    pixels: int
-    patch: int
-    voxel: float
-    iterations: int
-    keep: int
-    tolerance: float = 1e-3
-    margin: float = 3.0
-    narrow: tuple[int, int] | None = None
-    robust: bool = True
-    scatter: bool = False
-
-
-PLAN = (
-    Level(32, 32, 1.25, 12, 4, tolerance=1e-2, margin=4.0, narrow=(4, 10), robust=False),
-    Level(64, 16, 1.25, 10, 2, tolerance=5e-3, margin=2.0, narrow=(4, 2), scatter=True),
-    Level(128, 16, 1.25, 8, 2, margin=1.5, narrow=(2, 1), scatter=True),
-    Level(128, 16, 0.75, 8, 2),
-)
-# One bone among others: the whole image at low resolution says little about it, so start finer and robust.
-ISOLATED_PLAN = (
-    Level(64, 16, 1.25, 20, 6),
-    Level(128, 16, 1.25, 15, 3),
-    Level(128, 16, 0.75, 10, 2),
-)
-# Two solutions closer than this (mm, rotations at the lever) are one.
-_SAME_MM = 6.0
 # Starts tried around each given one, and how far: the coarse level costs little, and a second look saves lost starts.
 _SPREAD = (24, 15.0, 30.0)
 # Starts of a search over a view's whole range.
 _SEARCH_COUNT = 192
-# A prefix of the search is judged by the coarsest level only this far.
+# A single bone is held near a start that was given: 10 degrees, 10 mm, or 25 mm in depth cost 0.02 of correlation.
+_PRIOR = 0.02 / np.array([np.deg2rad(10.0)] * 3 + [10.0, 10.0, 25.0]) ** 2
+# Half-ranges of a search where none are given, per camera axis, degrees and mm.
 SEARCH_ROTATION = (45.0, 45.0, 45.0)
 SEARCH_TRANSLATION = (75.0, 75.0, 75.0)
 
@@ -117,7 +71,7 @@ class Registrar:
         """Where the CT cuts anatomy off, and the ras_to_index of the grid that is stated in."""
         if self._prisms is None:
             grid = self.ct.level(8.0)
-            self._prisms = cut_prisms(grid), np.linalg.inv(grid.affine)
+            self._prisms = cut_prisms(grid), np.asarray(np.linalg.inv(grid.affine), float)
         return self._prisms
 
     def _corners(self) -> Array:
@@ -161,81 +115,38 @@ class Registrar:
         Raises:
             InputError, Cancelled.
         """
-        began = time.perf_counter()
-        relative = [np.eye(4)] * len(xrays) if relative is None else list(relative)
-        prisms, prism_frame = self.prisms()
-        history: list[Progress] = []
-        found: list[tuple[Array, float]] = []
-
-        def word() -> str | None:
-            if cancel and cancel():
-                return "cancelled"
-            return "budget" if budget is not None and time.perf_counter() - began > budget else None
-
-        plan = plan or (ISOLATED_PLAN if self.isolated else PLAN)
-        poses = np.array(candidates, float)
-        corners = self._corners()
+        others = [np.eye(4)] * len(xrays) if relative is None else list(relative)
+        candidates = np.asarray(candidates, float)
         if self.isolated:
-            xrays = [window(x, corners, other @ poses) for x, other in zip(xrays, relative, strict=True)]
-        depth = float(np.median(poses[:, 2, :3] @ self.center + poses[:, 2, 3]))
-        xrays = [reduced(xray, max(level.pixels for level in plan)) for xray in xrays]
-        scatter = [Scatter() for _ in xrays]
-        for number, level in enumerate(plan):
-            small = [reduced(xray, level.pixels) for xray in xrays]
-            views = [
-                View.prepare(one.removed(xray), level.patch, other, level.robust, self.isolated)
-                for one, xray, other in zip(scatter, small, relative, strict=True)
-            ]
-            pixel = max(max(v.carm.pixel_spacing) * depth / v.carm.source_to_detector for v in views)
-            objective = RigidObjective(views, self.projector(level.voxel * pixel), prisms, prism_frame, self.center)
-
-            def on_step(now: Array, terms: Terms, number: int = number) -> None:
-                best = int(np.argmax(terms.score))
-                step = Progress(
-                    len(history) + 1,
-                    number,
-                    Pose(inverse(now[best])),
-                    float(terms.ncc[best]),
-                    time.perf_counter() - began,
-                )
-                history.append(step)
-                if on_progress:
-                    on_progress(step)
-
-            solution = solve(objective, poses, level.iterations, level.tolerance, level.narrow, on_step, word)
-            score = solution.terms.score
-            order = _distinct(solution.ras_to_camera, score, self.center, level.keep)
-            found = [(solution.ras_to_camera[row], float(score[row])) for row in order] + found[len(order) :]
-            misfit = 1 - score[order]
-            poses = solution.ras_to_camera[np.array(order)[misfit <= level.margin * misfit[0]]]
-            last = solution, int(order[0])
-            if level.scatter:
-                scatter = [objective.fitted_scatter(n, x, poses[0]) for n, x in enumerate(small)]
-            if word() == "budget":
-                break
-
-        solution, row = last
-        covariance = _covariance(solution.terms, row)
+            corners = self._corners()
+            xrays = [window(x, corners, other @ candidates) for x, other in zip(xrays, others, strict=True)]
+        run = Descent(
+            xrays,
+            others,
+            plan or (ISOLATED_PLAN if self.isolated else PLAN),
+            self.center,
+            self.projector,
+            self.prisms(),
+            self.isolated,
+            Pace(on_progress, cancel, budget),
+            Prior(candidates[0], _PRIOR) if self.isolated and start == "pose" else None,
+        )
+        found = run.descend(candidates)
+        best = found.ras_to_camera
         return RegistrationResult(
-            poses=[Pose(inverse(other @ solution.ras_to_camera[row])) for other in relative],
-            similarities=objective.correlations(solution.ras_to_camera[row]),
+            poses=[Pose(inverse(other @ best)) for other in others],
+            similarities=found.similarities,
             trust=NOT_CALIBRATED,
-            covariance=covariance,
+            covariance=found.covariance,
             expected_error_mm=None,
             center=self.center,
             c0=(nominal or Pose(inverse(candidates[0]))).camera_to_ras,
-            hypotheses=_hypotheses(
-                [
-                    (p, score)
-                    for n, (p, score) in enumerate(found)
-                    if n == 0 or _distance_mm(p, found[0][0], self.center) > 15
-                ]
-            ),
-            iterations=len(history),
-            seconds=time.perf_counter() - began,
+            hypotheses=_hypotheses(found.minima),
+            iterations=len(run.pace.history),
+            seconds=run.pace.seconds,
             start=start,
-            reason="budget" if word() == "budget" else solution.reasons[row],
-            history=history,
+            reason=found.reason,
+            history=run.pace.history,
             versions=versions(self.projector(8.0).backend),
         )
 
@@ -324,31 +235,6 @@ def register(
         cancel=cancel,
         budget=budget,
     )
-
-
-def _distance_mm(a: Array, b: Array, center: Array) -> float:
-    """How far apart two ras_to_camera are: shift of the centre plus turn at the lever, mm."""
-    shift = (a[:3, :3] - b[:3, :3]) @ center + a[:3, 3] - b[:3, 3]
-    return float(np.hypot(np.linalg.norm(shift), LEVER_MM * rotation_angle(a[:3, :3] @ b[:3, :3].T)))
-
-
-def _distinct(poses: Array, score: Array, center: Array, keep: int) -> list[int]:
-    """Rows of the best distinct poses, best first."""
-    chosen: list[int] = []
-    for row in np.argsort(-score):
-        if all(_distance_mm(poses[row], poses[other], center) > _SAME_MM for other in chosen):
-            chosen.append(int(row))
-        if len(chosen) == keep:
-            break
-    return chosen
-
-
-def _covariance(terms: Terms, row: int) -> Array:
-    """Inverse Gauss-Newton matrix, scaled by the misfit that is left."""
-    assert terms.matrix is not None
-    matrix = terms.matrix[row] + 1e-12 * np.eye(6)
-    evidence = max(float(terms.evidence[row]), 7.0)
-    return np.linalg.pinv(matrix, hermitian=True) * float(terms.cost[row]) / (evidence - 6)
 
 
 def _hypotheses(found: list[tuple[Array, float]]) -> list[Hypothesis]:

@@ -120,10 +120,12 @@ class Weights:
     pixel: Float
     share: Float
     seen: Float
+    gate: Float | None = None
 
     def rows(self, rows: NDArray[np.intp]) -> Weights:
         """Those of some of the poses."""
-        return Weights(self.pixel[rows], self.share[rows], self.seen[rows])
+        gate = None if self.gate is None else self.gate[rows]
+        return Weights(self.pixel[rows], self.share[rows], self.seen[rows], gate)
 
 
 class LocalCorrelation:
@@ -187,8 +189,11 @@ class LocalCorrelation:
         signal = np.sqrt(np.maximum(self._fixed_variance - self.noise**2, 0)) / (_FULL_CONTRAST * self.contrast)
         seen = base.sum(-1, keepdims=True)
         importance = np.minimum(signal, 1) * np.minimum(seen / (0.3 * size), 1) * size  # (B, P, 1)
+        gate = None
         if self.isolated:
-            importance = importance * np.minimum(np.sqrt(now.variance) / (_FULL_CONTRAST * spread), 1)
+            # Where the structure is seen at the start: patches it leaves must count, or it would leave them all.
+            gate = held.gate if held is not None else np.minimum(np.sqrt(now.variance) / (_FULL_CONTRAST * spread), 1)
+            importance = importance * gate
         evidence = importance.sum((1, 2))
         share = importance / np.maximum(evidence, 1e-9)[:, None, None]
         # A patch weighs in as a whole by the part of its pixels that still has a say.
@@ -207,7 +212,7 @@ class LocalCorrelation:
             1 - _bounded(now.residual, base, share, seen),
             gradient,
             matrix,
-            [Weights(weight, share, seen)],
+            [Weights(weight, share, seen, gate)],
             np.asarray(evidence, float),
         )
 

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from ..geometry.se3 import Array, inverse
+from ..geometry.coordinates import transform_points
+from ..geometry.se3 import Array, inverse, so3_log
 from .evidence import CutPrism, ray_weights
 from .intensity import Scatter, fit_scatter
 from .similarity import LocalCorrelation, Patches, Terms, Weights, noise_level
@@ -87,17 +88,57 @@ def reduced(xray: XrayImage, long_side: int) -> XrayImage:
     return xray if factor == 1 else xray.resized(max(round(rows * factor), 2), max(round(columns * factor), 2))
 
 
+@dataclass(frozen=True)
+class Prior:
+    """A pull towards a pose, for images that alone would let a single bone slide away.
+
+    Attributes:
+        ras_to_camera: (4, 4) of the first view.
+        precision: (6,) cost of a squared unit of each component of (omega, v), rad and mm, camera axes.
+    """
+
+    ras_to_camera: Array
+    precision: Array
+
+    def add(self, terms: Terms, ras_to_camera: Array, center: Array) -> Terms:
+        """Terms with this prior's cost, gradient and matrix at poses (B, 4, 4)."""
+        turned = so3_log(ras_to_camera[:, :3, :3] @ self.ras_to_camera[:3, :3].T)
+        moved = transform_points(self.ras_to_camera, center)
+        shifted = ras_to_camera[:, :3, :3] @ center + ras_to_camera[:, :3, 3] - moved
+        xi = np.concatenate([turned, shifted], 1)
+        cost = (self.precision * xi**2).sum(1)
+        assert terms.gradient is not None and terms.matrix is not None
+        return replace(
+            terms,
+            judged=terms.judged + cost,
+            cost=terms.cost + cost,
+            score=terms.score - cost,
+            gradient=terms.gradient + self.precision * xi,
+            matrix=terms.matrix + np.diag(self.precision),
+        )
+
+
 class RigidObjective:
     """Local correlation of all views as a function of the first view's ras_to_camera (the solver's Objective)."""
 
     def __init__(
-        self, views: Sequence[View], projector: Projector, prisms: Sequence[CutPrism], prism_frame: Array, center: Array
+        self,
+        views: Sequence[View],
+        projector: Projector,
+        prisms: Sequence[CutPrism],
+        prism_frame: Array,
+        center: Array,
+        prior: Prior | None = None,
     ) -> None:
         self.views, self.projector, self.center = list(views), projector, np.asarray(center, float)
-        self._prisms, self._prism_frame = list(prisms), prism_frame
+        self._prisms, self._prism_frame, self._prior = list(prisms), prism_frame, prior
 
     def evaluate(self, ras_to_camera: Array, held: list[Weights] | None) -> Terms:
         """Terms at poses (B, 4, 4); `held` per view."""
+        terms = self._image_terms(ras_to_camera, held)
+        return self._prior.add(terms, ras_to_camera, self.center) if self._prior else terms
+
+    def _image_terms(self, ras_to_camera: Array, held: list[Weights] | None) -> Terms:
         parts = [
             self._view_terms(view, view.from_first @ ras_to_camera, held[index] if held else None)
             for index, view in enumerate(self.views)

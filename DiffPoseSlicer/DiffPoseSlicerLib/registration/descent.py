@@ -1,0 +1,241 @@
+"""From many candidate poses to one: coarse to fine, dropping losers, undoing scatter on the way.
+
+All candidates are solved together on a coarse rendering, the best distinct ones go on to the next level, and the last
+level settles the pose at the CT's own resolution or near it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..geometry.pose import Pose
+from ..geometry.se3 import Array, inverse, rotation_angle
+from .evidence import CutPrism
+from .intensity import Scatter
+from .result import Progress
+from .similarity import Terms
+from .solver import LEVER_MM, Solution, solve
+from .views import Prior, RigidObjective, View, reduced
+
+if TYPE_CHECKING:
+    from ..imaging.xray import XrayImage
+    from ..rendering.renderer import Projector
+
+
+@dataclass(frozen=True)
+class Level:
+    """One resolution of the coarse-to-fine plan.
+
+    Attributes:
+        pixels: pixels along the image's longer side.
+        patch: side of the compared patches, in pixels.
+        voxel: CT voxel size as a multiple of a pixel's size at the isocentre.
+        iterations: most steps per start.
+        keep: how many distinct solutions go on, at most.
+        tolerance: relative gain below which a start has converged.
+        margin: solutions whose misfit (1 - score) is larger than this many times the best one's do not go on.
+        narrow: see :func:`solver.solve`.
+        robust: whether misfits lose their say.
+        scatter: how often at most the X-ray's scatter is estimated at the best pose and the pose solved anew: while one
+            is wrong it spoils the other.
+    """
+
+    pixels: int
+    patch: int
+    voxel: float
+    iterations: int
+    keep: int
+    tolerance: float = 1e-3
+    margin: float = 3.0
+    narrow: tuple[int, int] | None = None
+    robust: bool = True
+    scatter: int = 0
+
+
+PLAN = (
+    Level(32, 32, 1.25, 12, 4, tolerance=1e-2, margin=4.0, narrow=(4, 10), robust=False),
+    Level(64, 16, 1.25, 10, 2, tolerance=5e-3, margin=2.0, narrow=(4, 2), scatter=4),
+    Level(128, 16, 1.25, 8, 2, margin=1.5, narrow=(2, 1), scatter=1),
+    Level(128, 16, 0.75, 8, 2),
+)
+# One bone among others: the whole image at low resolution says little about it, so start finer and robust.
+ISOLATED_PLAN = (
+    Level(64, 16, 1.25, 20, 6),
+    Level(128, 16, 1.25, 15, 3),
+    Level(128, 16, 0.75, 10, 2),
+)
+# Two solutions closer than this (mm, rotations at the lever) are one; minima reported lie farther apart.
+_SAME_MM, _DISTINCT_MM = 6.0, 15.0
+# A pedestal that changes by less than this is settled.
+_SETTLED = 0.04
+
+
+@dataclass
+class Pace:
+    """Progress, cancellation and time of one registration."""
+
+    on_progress: Callable[[Progress], None] | None = None
+    cancel: Callable[[], bool] | None = None
+    budget: float | None = None
+    history: list[Progress] = field(default_factory=list)
+    _began: float = field(default_factory=time.perf_counter)
+
+    @property
+    def seconds(self) -> float:
+        """Since the start."""
+        return time.perf_counter() - self._began
+
+    def word(self) -> str | None:
+        """What the solver asks before each step (see solver.solve)."""
+        if self.cancel and self.cancel():
+            return "cancelled"
+        return "budget" if self.budget is not None and self.seconds > self.budget else None
+
+    def note(self, level: int, poses: Array, terms: Terms) -> None:
+        """Record one iteration: the best pose of the batch."""
+        best = int(np.argmax(terms.score))
+        step = Progress(len(self.history) + 1, level, Pose(inverse(poses[best])), float(terms.ncc[best]), self.seconds)
+        self.history.append(step)
+        if self.on_progress:
+            self.on_progress(step)
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a descent ended: the pose (ras_to_camera of the first view), what is known of it, and other minima."""
+
+    ras_to_camera: Array
+    similarities: list[float]
+    covariance: Array
+    minima: list[tuple[Array, float]]
+    reason: str
+
+
+@dataclass
+class Descent:
+    """One registration of one or several views.
+
+    Attributes:
+        xrays: as given.
+        relative: (4, 4) per view: x_cam(view) = relative @ x_cam(first view).
+        plan: the levels.
+        center: (3,) RAS mm.
+        projector: gives the renderer for a voxel size in mm.
+        prisms: see `Registrar.prisms`.
+        isolated: see `similarity.LocalCorrelation`.
+        pace: progress and cancellation.
+        prior: see `views.Prior`.
+    """
+
+    xrays: Sequence[XrayImage]
+    relative: Sequence[Array]
+    plan: Sequence[Level]
+    center: Array
+    projector: Callable[[float], Projector]
+    prisms: tuple[list[CutPrism], Array]
+    isolated: bool
+    pace: Pace
+    prior: Prior | None = None
+
+    def __post_init__(self) -> None:
+        finest = max(level.pixels for level in self.plan)
+        self.xrays = [reduced(xray, finest) for xray in self.xrays]
+        self._scatter = [Scatter() for _ in self.xrays]
+
+    def descend(self, candidates: Array) -> Found:
+        """Solve from candidates (B, 4, 4) through all levels.
+
+        Raises:
+            Cancelled.
+        """
+        poses = np.array(candidates, float)
+        depth = float(np.median(poses[:, 2, :3] @ self.center + poses[:, 2, 3]))
+        minima: list[tuple[Array, float]] = []
+        for number, level in enumerate(self.plan):
+            small = [reduced(xray, level.pixels) for xray in self.xrays]
+            objective = self._objective(level, small, depth)
+            solution = self._solve(number, objective, poses)
+            for _ in range(level.scatter):
+                best = solution.ras_to_camera[int(np.argmax(solution.terms.score))]
+                if not self._estimate_scatter(objective, small, best):
+                    break
+                objective = self._objective(level, small, depth)
+                poses = solution.ras_to_camera[_distinct(solution, self.center, level.keep)]
+                solution = self._solve(number, objective, poses)
+            order = _distinct(solution, self.center, level.keep)
+            score = solution.terms.score
+            minima = [(solution.ras_to_camera[row], float(score[row])) for row in order] + minima[len(order) :]
+            misfit = 1 - score[order]
+            poses = solution.ras_to_camera[np.array(order)[misfit <= level.margin * misfit[0]]]
+            last, row = solution, order[0]
+            if self.pace.word() == "budget":
+                break
+        best = last.ras_to_camera[row]
+        return Found(
+            best,
+            objective.correlations(best),
+            _covariance(last.terms, row),
+            [m for n, m in enumerate(minima) if n == 0 or distance_mm(m[0], best, self.center) > _DISTINCT_MM],
+            "budget" if self.pace.word() == "budget" else last.reasons[row],
+        )
+
+    def _solve(self, number: int, objective: RigidObjective, poses: Array) -> Solution:
+        level = self.plan[number]
+        return solve(
+            objective,
+            poses,
+            level.iterations,
+            level.tolerance,
+            level.narrow,
+            lambda now, terms: self.pace.note(number, now, terms),
+            self.pace.word,
+        )
+
+    def _objective(self, level: Level, small: Sequence[XrayImage], depth: float) -> RigidObjective:
+        views = [
+            View.prepare(scatter.removed(xray), level.patch, other, level.robust, self.isolated)
+            for scatter, xray, other in zip(self._scatter, small, self.relative, strict=True)
+        ]
+        pixel = max(max(v.carm.pixel_spacing) * depth / v.carm.source_to_detector for v in views)
+        return RigidObjective(views, self.projector(level.voxel * pixel), *self.prisms, self.center, self.prior)
+
+    def _estimate_scatter(self, objective: RigidObjective, small: Sequence[XrayImage], pose: Array) -> bool:
+        """Fit each view's pedestal at a pose; whether that changed anything worth solving for again."""
+        fitted = [objective.fitted_scatter(n, xray, pose) for n, xray in enumerate(small)]
+        change = max(
+            abs(new.ratio - old.ratio) / (1 + old.ratio) + abs(new.level - old.level)
+            for new, old in zip(fitted, self._scatter, strict=True)
+        )
+        self._scatter = fitted
+        return change > _SETTLED
+
+
+def distance_mm(a: Array, b: Array, center: Array) -> float:
+    """How far apart two ras_to_camera are: shift of the centre plus turn at the lever, mm."""
+    shift = (a[:3, :3] - b[:3, :3]) @ center + a[:3, 3] - b[:3, 3]
+    return float(np.hypot(np.linalg.norm(shift), LEVER_MM * rotation_angle(a[:3, :3] @ b[:3, :3].T)))
+
+
+def _distinct(solution: Solution, center: Array, keep: int) -> list[int]:
+    """Rows of the best distinct poses, best first."""
+    poses, score = solution.ras_to_camera, solution.terms.score
+    chosen: list[int] = []
+    for row in np.argsort(-score):
+        if all(distance_mm(poses[row], poses[other], center) > _SAME_MM for other in chosen):
+            chosen.append(int(row))
+        if len(chosen) == keep:
+            break
+    return chosen
+
+
+def _covariance(terms: Terms, row: int) -> Array:
+    """Inverse Gauss-Newton matrix, scaled by the misfit that is left."""
+    assert terms.matrix is not None
+    matrix = terms.matrix[row] + 1e-12 * np.eye(6)
+    evidence = max(float(terms.evidence[row]), 7.0)
+    return np.linalg.pinv(matrix, hermitian=True) * float(terms.cost[row]) / (evidence - 6)
