@@ -252,6 +252,20 @@ def test_torch_rotations_equal_numpys_down_to_zero():
     assert np.allclose(losses.so3_exp(torch.from_numpy(omega)).numpy(), se3.so3_exp(omega), atol=1e-9)
 
 
+def test_differentiable_poses_equal_those_of_the_geometry():
+    ct = phantom()
+    offsets = offsets_pair()[0]
+    view = view_rotation("LEFT_LATERAL", 5, 3)
+    poses = losses.camera_to_ras(*map(torch.from_numpy, (offsets, view, ct.center)), CARM.source_to_isocenter)
+    assert np.allclose(poses.numpy(), offsets_to_poses(offsets, view, ct.center, CARM), atol=1e-9)
+
+
+def test_ncc_is_one_for_a_linear_relation_and_falls_with_noise():
+    image = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 500)))
+    assert torch.allclose(losses.ncc(image, 3 * image + 2), torch.ones(2, dtype=torch.float64))
+    assert torch.allclose(losses.ncc(image, -image), -torch.ones(2, dtype=torch.float64))
+
+
 # What the network sees -----------------------------------------------------------------------------------------------
 
 
@@ -388,9 +402,9 @@ def test_cancelled_training_can_be_gone_on_with(tmp_path):
     assert model.data["step"] == 8
 
 
-@pytest.mark.parametrize("loss", ["geodesic", "double_geodesic"])
-def test_the_papers_losses_train_too(tmp_path, loss):
+@pytest.mark.parametrize(("loss", "similarity"), [("geodesic", 100.0), ("double_geodesic", 0.0)])
+def test_the_papers_losses_train_too(tmp_path, loss, similarity):
     ct = phantom()
-    settings = preset("tiny", seconds=60.0, most_steps=4, loss=loss)
+    settings = preset("tiny", seconds=60.0, most_steps=4, loss=loss, similarity=similarity)
     model = pretrain(ct, CARM, out=tmp_path / "job", preset="tiny", settings=settings, device="cpu")
     assert model.data["step"] == 4 and np.isfinite(model.data["validationMtreMm"])

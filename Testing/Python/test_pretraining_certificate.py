@@ -95,3 +95,22 @@ def test_an_unfinished_model_and_another_ct_are_refused(finished, tmp_path):
     assert read_status(job.folder)["state"] == "stopped" and read_certificate(job.folder) is None
     with pytest.raises(InputError, match="no certificate for job: The model is not finished"):
         certify(job.folder, ct, cases=1)
+
+
+def test_a_model_warns_of_what_was_not_certified(finished):
+    from dataclasses import replace
+
+    from DiffPoseSlicerLib.imaging.xray import XrayImage
+
+    model = PoseModel.load(finished[1])
+    pixels = np.random.default_rng(0).normal(size=model.carm.image_size).astype(np.float32)
+    own = XrayImage(pixels, model.carm)
+    assert [text for text in model.warnings(own) if "only 2 cases" in text]
+    # A detector half as far again that shows the same rays, and one that shows half of them.
+    factor = 1.5 * np.array(model.carm.pixel_spacing)
+    far = replace(model.carm, source_to_detector=1.5 * model.carm.source_to_detector, pixel_spacing=tuple(factor))
+    assert [text for text in model.warnings(XrayImage(pixels, far)) if "the X-ray's is at 1500 mm" in text]
+    half = replace(model.carm, pixel_spacing=(2.0, 4.0), principal_point=(37.0, 31.0))
+    assert [text for text in model.warnings(XrayImage(pixels, half)) if "of the field of view" in text]
+    model.certificate = {"certified": True, "reasons": [], "doubt95": 100.0}
+    assert not [text for text in model.warnings(own) if "certif" in text and "outside" not in text]

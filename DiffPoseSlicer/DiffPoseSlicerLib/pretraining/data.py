@@ -38,6 +38,8 @@ class Source:
         self.carm = network_carm(task.carm, settings.pixels)
         self._part = slice(rank, None, world)
         self._projectors = [Projector(grid, device) for grid in variants(ct, settings.voxel_mm)]
+        # For losses that render: the CT as it is, with no thread but the caller's using it.
+        self.plain = Projector(ct.level(settings.voxel_mm), device) if settings.similarity else None
 
     def batch(self, number: int) -> tuple[Tensor, Tensor]:
         """Images (n, rows, columns) and their true offsets (n, 6) of a batch; number -1, -2, ... are for validation."""

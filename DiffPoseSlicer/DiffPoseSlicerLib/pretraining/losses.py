@@ -63,6 +63,24 @@ def default_points(extent: float = 80.0, count: int = 32) -> Tensor:
     return torch.from_numpy(np.random.default_rng(7).uniform(-extent, extent, (count, 3)).astype(np.float32))
 
 
+def camera_to_ras(offsets: Tensor, view: Tensor, center: Tensor, source_to_isocenter: float) -> Tensor:
+    """Poses (n, 4, 4) of offsets (n, 6), differentiable; as `sampling.offsets_to_poses`."""
+    turn = so3_exp(offsets[:, :3]) @ view.T
+    axis = torch.tensor([0, 0, source_to_isocenter], dtype=offsets.dtype, device=offsets.device)
+    back = turn.transpose(1, 2)
+    source = center - (back @ (axis + offsets[:, 3:])[..., None])[..., 0]
+    last = torch.tensor([0, 0, 0, 1.0], dtype=offsets.dtype, device=offsets.device).expand(len(offsets), 1, 4)
+    return torch.cat([torch.cat([back, source[..., None]], -1), last], 1)
+
+
+def ncc(first: Tensor, second: Tensor) -> Tensor:
+    """Normalised cross-correlation (n,) of images (n, pixels)."""
+    first = first - first.mean(1, keepdim=True)
+    second = second - second.mean(1, keepdim=True)
+    scale = (first.square().mean(1) * second.square().mean(1) + 1e-10).sqrt()
+    return (first * second).mean(1) / scale
+
+
 class PoseLoss:
     """A selectable loss.
 

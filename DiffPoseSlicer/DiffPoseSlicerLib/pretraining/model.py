@@ -49,6 +49,7 @@ class PoseModel:
         self.task = task
         self.notes = notes
         self.data = data
+        self.certificate: dict[str, Any] | None = None
         self._network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._calibration = np.array(data.get("calibration", [1.0] * 6))
 
@@ -75,7 +76,11 @@ class PoseModel:
             network.load_state_dict(tensors)
         except (KeyError, TypeError, RuntimeError):
             raise InputError(f"The model in {folder.name} is damaged or of another version; train it again.") from None
-        return cls(network, task, data, notes)
+        model = cls(network, task, data, notes)
+        from .certificate import read_certificate
+
+        model.certificate = read_certificate(folder)
+        return model
 
     @property
     def carm(self) -> CArm:
@@ -143,6 +148,28 @@ class PoseModel:
     def predict(self, xray: XrayImage) -> Pose:
         """The most likely pose. Raises InputError as :meth:`read`."""
         return self.task.pose(self.read(xray).offset)
+
+    def warnings(self, xray: XrayImage) -> list[str]:
+        """In which ways an X-ray, or the model itself, lies outside what was certified: sentences for the user."""
+        said = list(self.notes)
+        if self.certificate is None:
+            said.append("The model has no certificate.")
+        elif not self.certificate["certified"]:
+            said.append(f"The model is not certified: {'; '.join(self.certificate['reasons'])}.")
+        own, given = self.carm.source_to_detector, xray.carm.source_to_detector
+        if abs(given / own - 1) > 0.2:
+            said.append(f"The model was certified for a detector at {own:g} mm, the X-ray's is at {given:g} mm.")
+        reading = self.read(xray)
+        if reading.seen < 0.8:
+            said.append(f"The X-ray shows {reading.seen:.0%} of the field of view that was certified.")
+        doubt = float((reading.spread / self.task.ranges).max())
+        usual = (self.certificate or {}).get("doubt95")
+        if usual is not None and doubt > 2 * usual:
+            said.append("The network is less sure of this X-ray than of any kind that was certified.")
+        outside = np.abs(reading.offset) > 1.1 * self.task.ranges
+        if outside.any():
+            said.append("The network takes the X-ray for one outside the certified range of poses.")
+        return said
 
     def hypotheses(self, xray: XrayImage) -> list[Pose]:
         """Poses to start from, best first: one where the network is sure of itself, else three along the direction in

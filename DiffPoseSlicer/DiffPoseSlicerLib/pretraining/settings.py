@@ -104,6 +104,8 @@ class Settings:
         decay: Weight decay.
         average: Decay of the running average of the weights, which is what is used.
         loss: See `losses.PoseLoss`.
+        similarity: Weight of 1 - NCC between the image and the rendering at the predicted pose, beside the loss; 0 for
+            none. It needs a rendering with derivatives for every image.
         depth_weight: What an error in depth counts against one across the beam.
         clutter, display: See `imaging.formation.draw_effects`.
         cases: Cases of the certificate; 0 for none.
@@ -124,6 +126,7 @@ class Settings:
     decay: float = 1e-2
     average: float = 0.995
     loss: str = "landmark"
+    similarity: float = 0.0
     depth_weight: float = 0.5
     clutter: float = 0.2
     display: float = 0.5
@@ -144,7 +147,7 @@ class Settings:
         return cls(**known | {"depths": tuple(data["depths"])})
 
 
-# By name; `tiny` is for tests: it learns next to nothing.
+# By name; users choose among the first three. `tiny` is for tests: it learns next to nothing.
 PRESETS = {
     "quick": Settings(seconds=205, cases=200, certify_seconds=20),
     "standard": Settings(seconds=600, width=64, clutter=0.35, cases=240, certify_seconds=285),
@@ -157,6 +160,21 @@ PRESETS = {
         clutter=0.4,
         cases=400,
         certify_seconds=1200,
+    ),
+    # DiffPose's recipe (Gopalakrishnan, CVPR 2024) on our images and renderer, to compare with: ResNet-18's layout,
+    # 256 pixels, batches of 8, its pose loss and global NCC in its proportions, no clutter.
+    "paper": Settings(
+        seconds=205,
+        pixels=256,
+        width=64,
+        depths=(2, 2, 2, 2),
+        batch=8,
+        rate=1e-3,
+        decay=0.0,
+        loss="geodesic",
+        similarity=100.0,
+        clutter=0.0,
+        display=0.0,
     ),
     "tiny": Settings(seconds=3, pixels=32, width=16, depths=(1, 1), hidden=64, voxel_mm=12.0, batch=16),
 }

@@ -18,7 +18,7 @@ from .checkpoint import load_checkpoint, save_checkpoint
 from .data import Prefetch, Source
 from .disk import reason
 from .job import Job, read_request
-from .losses import PoseLoss
+from .losses import PoseLoss, camera_to_ras, ncc
 from .network import NetworkConfig, PoseNetwork
 from .processes import Processes
 from .reporter import Reporter
@@ -174,11 +174,25 @@ class Trainer:
             spread = self.loss.spread(predicted, offsets, log_spread, self.network.ranges)
             # Parts of a batch, in one process or several, count by their size: the sum is the whole batch's mean.
             share = len(images) * self.processes.world / self.settings.batch
-            ((losses.mean() + spread.mean()) * share).backward()
+            objective = losses.mean() + spread.mean()
+            if self.settings.similarity:
+                objective = objective + self.settings.similarity * self._dissimilarity(images, predicted).mean()
+            (objective * share).backward()
             total += float(losses.detach().mean()) * share
         if not np.isfinite(total):
             raise InputError("The training diverged (the loss is not finite); lower the rate or check the CT.")
         return total
+
+    def _dissimilarity(self, images: Tensor, predicted: Tensor) -> Tensor:
+        """1 - NCC (n,) of images with renderings at the predicted poses, differentiable by these."""
+        from ..rendering.autograd import project
+
+        assert self.source.plain
+        task = self.job.task
+        view, center = (torch.tensor(a, dtype=torch.float64, device=self.device) for a in (task.axes, task.center))
+        poses = camera_to_ras(predicted.double(), view, center, task.carm.source_to_isocenter)
+        rendered = project(self.source.plain, self.source.carm, poses)
+        return 1 - ncc(rendered, images.flatten(1))
 
     def _precision(self) -> AbstractContextManager[Any]:
         """bfloat16 on GPUs that have it. On CPUs float32 is as fast or faster (docs/pretraining.md)."""
