@@ -33,10 +33,10 @@ def understood(file: str, carm_file: str | None = None) -> list[str]:
     path = Path(file)
     if path.suffix.lower() == ".json":
         return _json(path)
-    from ..geometry.carm import CArm
+    from ..imaging.carm_sources import read_carm
     from ..imaging.understanding import describe_file
 
-    return describe_file(path, None if carm_file is None else CArm.read(carm_file))
+    return describe_file(path, None if carm_file is None else read_carm(carm_file, path))
 
 
 def _json(path: Path) -> list[str]:

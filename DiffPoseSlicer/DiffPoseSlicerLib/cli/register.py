@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="F",
-        help="carm.json: one for all X-rays, or one for each in order",
+        help="carm.json, preset:NAME or a calibration: one for all X-rays, or one for each in order",
     )
     parser.add_argument("--start", default="search", metavar="S", help=f"{_STARTS} (default search)")
     options.add_view(parser, default=None)
@@ -91,15 +91,17 @@ def read_xrays(files: list[str], carm_files: list[str] | None) -> list[XrayImage
     Raises:
         InputError: a file is wrong, or the numbers of files do not fit.
     """
-    from ..geometry.carm import CArm
+    from ..imaging.carm_sources import read_carm
     from ..imaging.xray import XrayImage
 
-    carms: list[CArm | None] = [CArm.read(file) for file in carm_files or []] or [None]
-    if len(carms) not in (1, len(files)):
+    if not carm_files:
+        return [XrayImage.read(file) for file in files]
+    if len(carm_files) not in (1, len(files)):
         raise InputError(
-            f"There are {len(files)} X-rays and {len(carms)} C-arm files: give one, or one for each X-ray."
+            f"There are {len(files)} X-rays and {len(carm_files)} C-arm files: give one, or one for each X-ray."
         )
-    return [XrayImage.read(f, c) for f, c in zip(files, carms * (len(files) // len(carms)), strict=True)]
+    sources = carm_files * (len(files) // len(carm_files))
+    return [XrayImage.read(file, read_carm(carm, file)) for file, carm in zip(files, sources, strict=True)]
 
 
 def write_overlay(path: Path, ct: CTVolume, xrays: list[XrayImage], result: RegistrationResult, device: str) -> None:
