@@ -1,0 +1,207 @@
+"""Registration on the real chest CT: from far, with cut anatomy and scatter, of several views, under control."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from DiffPoseSlicerLib import CArm, CTVolume, InputError, Pose, XrayImage
+from DiffPoseSlicerLib.errors import Cancelled
+from DiffPoseSlicerLib.evaluation.cases import offset_start
+from DiffPoseSlicerLib.evaluation.metrics import default_points, mtre
+from DiffPoseSlicerLib.geometry.pose import view_rotation
+from DiffPoseSlicerLib.geometry.se3 import inverse
+from DiffPoseSlicerLib.registration.descent import PLAN
+from DiffPoseSlicerLib.registration.evidence import cut_prisms, ray_weights
+from DiffPoseSlicerLib.registration.intensity import Scatter, smooth
+from DiffPoseSlicerLib.registration.register import Registrar, register
+from DiffPoseSlicerLib.rendering.renderer import Projector
+
+# Not square, off centre.
+CARM = CArm(1020.0, (128, 144), (2.2, 2.0), (66.0, 70.5), intensity="transmission")
+
+
+@pytest.fixture(scope="module")
+def projector(small_ct: CTVolume) -> Projector:
+    return Projector(small_ct.level(0), "cpu")
+
+
+@pytest.fixture(scope="module")
+def registrar(small_ct: CTVolume) -> Registrar:
+    return Registrar(small_ct, "cpu")
+
+
+def _xray(projector: Projector, pose: Pose, scatter: float = 0.0, carm: CArm = CARM, seed: int = 0) -> XrayImage:
+    primary = np.exp(-projector.project(carm, pose.camera_to_ras).reshape(carm.image_size))
+    image = primary + scatter * smooth(primary, max(carm.image_size) / 8)
+    noisy = np.random.default_rng(seed).poisson(image * 2e4) / 2e4
+    return XrayImage.from_array(np.clip(noisy * 30000, 0, 60000).astype(np.uint16), carm)
+
+
+def _truth(ct: CTVolume, seed: int, view: str = "AP") -> Pose:
+    rng = np.random.default_rng(seed)
+    offset = rng.uniform(-1, 1, 6) * [0.3, 0.3, 0.3, 30, 30, 60]
+    return Pose.about(view_rotation(view), ct.center, CARM, offset)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_far_start_ends_below_a_millimetre(small_ct, projector, registrar, seed: int):
+    truth = _truth(small_ct, seed)
+    start = offset_start(truth, small_ct.center, np.random.default_rng(seed), 20, 40)
+    points = default_points(small_ct.center)
+    assert mtre(start, truth, points) > 10
+    result = register(small_ct, _xray(projector, truth), start, registrar=registrar)
+    assert mtre(result.pose, truth, points) < 1
+    assert result.hypotheses[0].pose.camera_to_ras == pytest.approx(result.pose.camera_to_ras)
+    assert result.trust.trusted is False
+    assert result.trust.reasons == ("not calibrated",)
+
+
+def test_scatter_does_not_shift_depth(small_ct, projector, registrar):
+    truth = _truth(small_ct, 5)
+    result = register(small_ct, _xray(projector, truth, scatter=1.0), truth, registrar=registrar)
+    assert mtre(result.pose, truth, default_points(small_ct.center)) < 1
+
+
+def test_a_pedestal_taken_off_leaves_the_primary_image(small_ct, projector):
+    truth = _truth(small_ct, 5)
+    clean, foggy = (_xray(projector, truth, scatter=s, seed=1) for s in (0.0, 0.8))
+    restored = Scatter(0.8).removed(foggy).pixels
+    spread = lambda a: a - a.mean()  # noqa: E731  (the exposure is free)
+    before = np.abs(spread(foggy.pixels) - spread(clean.pixels)).mean()
+    assert np.abs(spread(restored) - spread(clean.pixels)).mean() < 0.3 * before
+
+
+def test_a_search_needs_no_start(small_ct, projector, registrar):
+    truth = _truth(small_ct, 6)
+    result = register(small_ct, _xray(projector, truth), "search", view="AP", registrar=registrar)
+    assert mtre(result.pose, truth, default_points(small_ct.center)) < 1
+    assert result.start == "search"
+
+
+def test_anatomy_that_the_ct_lacks_neither_helps_nor_hurts(small_ct, projector):
+    truth = _truth(small_ct, 7)
+    length = small_ct.hu.shape[0] * small_ct.spacing[2]
+    short = small_ct.cropped([0, 0, 0, 0, 0.1 * length, 0.2 * length])
+    start = offset_start(truth, small_ct.center, np.random.default_rng(7), 10, 20)
+    result = register(short, _xray(projector, truth), start, device="cpu")
+    assert mtre(result.pose, truth, default_points(small_ct.center)) < 1
+
+
+def test_rays_through_what_is_cut_off_carry_no_weight(small_ct):
+    grid = small_ct.level(8.0)
+    assert grid.cut_faces[4:] == (True, True)
+    prisms = cut_prisms(grid)
+    pose = Pose.from_view("AP", small_ct, CARM)
+    axis = small_ct.affine[:3, 2] / np.linalg.norm(small_ct.affine[:3, 2])
+    for shift, expected in ((0.0, 1.0), (0.8, 0.0)):
+        # A camera moved along the patient looks at what the CT does not hold.
+        moved = pose.camera_to_ras.copy()
+        moved[:3, 3] += axis * shift * small_ct.hu.shape[0] * small_ct.spacing[2]
+        middle = np.array([[0.0, 0.0, CARM.source_to_detector]])
+        weight = ray_weights(prisms, np.linalg.inv(grid.affine), moved[None], middle)
+        assert weight[0, 0] == expected
+
+
+def test_two_views_settle_depth_together(small_ct, projector, registrar):
+    truths = [_truth(small_ct, 8), _truth(small_ct, 9, "LEFT_LATERAL")]
+    xrays = [_xray(projector, truth) for truth in truths]
+    start = offset_start(truths[0], small_ct.center, np.random.default_rng(8), 8, 15)
+    # The second start is where the first view's error puts it: the relative pose is known.
+    relative = truths[1].ras_to_camera @ inverse(truths[0].ras_to_camera)
+    second = Pose(inverse(relative @ start.ras_to_camera))
+    result = register(small_ct, xrays, [start, second], registrar=registrar)
+    points = default_points(small_ct.center)
+    for pose, truth in zip(result.poses, truths, strict=True):
+        assert mtre(pose, truth, points) < 0.5
+    kept = result.poses[1].ras_to_camera @ inverse(result.poses[0].ras_to_camera)
+    assert kept == pytest.approx(relative, abs=1e-6)
+
+
+def test_every_iteration_is_told_and_cancel_ends_the_work(small_ct, projector, registrar):
+    truth = _truth(small_ct, 10)
+    xray = _xray(projector, truth)
+    told = []
+    result = register(small_ct, xray, truth, registrar=registrar, on_progress=told.append)
+    assert [step.iteration for step in told] == list(range(1, result.iterations + 1))
+    assert told == result.history
+    assert [step.level for step in told] == sorted(step.level for step in told)
+    count = 0
+
+    def cancel() -> bool:
+        nonlocal count
+        count += 1
+        return count > 3
+
+    with pytest.raises(Cancelled):
+        register(small_ct, xray, truth, registrar=registrar, cancel=cancel)
+
+
+def test_a_budget_returns_the_best_so_far(small_ct, projector, registrar):
+    result = register(
+        small_ct, _xray(projector, _truth(small_ct, 11)), _truth(small_ct, 11), registrar=registrar, budget=0.0
+    )
+    assert result.reason == "budget"
+
+
+def test_the_result_file_holds_what_was_promised(small_ct, projector, registrar, tmp_path):
+    truth = _truth(small_ct, 12)
+    nominal = Pose.from_view("AP", small_ct, CARM)
+    result = register(small_ct, _xray(projector, truth), truth, view="AP", registrar=registrar)
+    result.write(tmp_path / "result.json")
+    data = json.loads((tmp_path / "result.json").read_text())
+    assert {"views", "ctToWorld", "trust", "expectedErrorMm", "covariance", "center", "c0", "hypotheses"} <= set(data)
+    assert {"iterations", "seconds", "start", "versions"} <= set(data)
+    np.testing.assert_allclose(data["c0"], nominal.camera_to_ras)
+    np.testing.assert_allclose(
+        np.array(data["ctToWorld"]) @ np.array(data["views"][0]["cameraToRAS"]), nominal.camera_to_ras, atol=1e-9
+    )
+    assert Pose.read(tmp_path / "result.json").camera_to_ras == pytest.approx(result.pose.camera_to_ras)
+    covariance = np.array(data["covariance"])
+    assert np.linalg.eigvalsh(covariance).min() > 0
+    # Depth is what one view knows least of the three shifts.
+    assert covariance[5, 5] > covariance[3, 3]
+    assert covariance[5, 5] > covariance[4, 4]
+
+
+def test_starts_that_do_not_fit_are_refused_in_words(small_ct, projector, registrar):
+    xray = _xray(projector, _truth(small_ct, 13))
+    with pytest.raises(InputError, match="2 poses and there are 1"):
+        register(small_ct, xray, [_truth(small_ct, 0)] * 2, registrar=registrar)
+    with pytest.raises(InputError, match="'nowhere'"):
+        register(small_ct, xray, "nowhere", registrar=registrar)
+    with pytest.raises(InputError, match="no X-ray"):
+        register(small_ct, [], "search", registrar=registrar)
+
+
+def test_the_plan_goes_from_coarse_to_fine():
+    assert [level.pixels for level in PLAN] == sorted(level.pixels for level in PLAN)
+
+
+@pytest.mark.parametrize("camera", [1, 2])
+def test_the_real_wrist_fits_better_after_than_before(shared_data, camera: int):
+    folder = shared_data / "wrist_biplane" / "frame0002"
+    ct = CTVolume.read(folder / "radius.nii.gz")
+    carm = CArm.read(folder / f"carm_cam{camera}.json")
+    xray = XrayImage.read(folder / f"xray_cam{camera}.tiff", carm)
+    start = Pose.read(folder / f"start_radius_cam{camera}.json")
+    result = register(ct, xray, start, device="cpu")
+    reference = json.loads((folder / "reference.json").read_text())["reference"]["radius"]["views"][camera - 1]
+    points = ct.center + np.random.default_rng(0).uniform(-20, 20, (50, 3))
+    seen = lambda pose: carm.project(points @ pose.ras_to_camera[:3, :3].T + pose.ras_to_camera[:3, 3])  # noqa: E731
+    off = lambda pose: np.linalg.norm(seen(pose) - seen(Pose(reference["cameraToRAS"])), axis=1).mean()  # noqa: E731
+    # The reference is good to about two degrees: the image plane is what can be judged, in pixels.
+    assert off(result.pose) < 0.7 * off(start)
+
+    projector = Projector(ct.level(0), "cpu")
+
+    def correlation(pose: Pose) -> float:
+        drr = projector.project(carm, pose.camera_to_ras).reshape(carm.image_size)
+        bone = drr > 0.02 * drr.max()
+        if xray.mask is not None:
+            bone &= xray.mask
+        return float(np.corrcoef(drr[bone], xray.pixels[bone])[0, 1])
+
+    assert correlation(result.pose) > correlation(start)
