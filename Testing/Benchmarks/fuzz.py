@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 
 LIBRARY = Path(__file__).resolve().parents[2] / "DiffPoseSlicer"
+TESTS = Path(__file__).resolve().parents[1] / "Python"  # with what writes DICOM for the tests
 # Of the readers' process; numpy, SimpleITK and pydicom are some hundred MB of address space themselves.
 MEMORY_LIMIT = 2 << 30
 TIME_LIMIT = 20.0
@@ -38,7 +39,7 @@ def write_corpus(folder: Path) -> list[Path]:
     """Small valid files of every kind that is read."""
     import SimpleITK as sitk
 
-    sys.path.insert(0, str(LIBRARY))
+    sys.path[:0] = [str(LIBRARY), str(TESTS)]
     from DiffPoseSlicerLib.geometry.carm import CArm
     from DiffPoseSlicerLib.geometry.pose import Pose
     from DiffPoseSlicerLib.imaging.ct import CTVolume
@@ -77,9 +78,9 @@ def _compressed(folder: Path, counts: np.ndarray) -> list[Path]:
     """The X-ray in compressed transfer syntaxes, one and several frames, and an enhanced CT."""
     import pydicom
     import SimpleITK as sitk
-    from pydicom.dataset import Dataset
-    from pydicom.encaps import encapsulate
     from pydicom.uid import EnhancedCTImageStorage
+
+    from dicom_writing import item, save, set_rle
 
     plain = pydicom.dcmread(folder / "lin.dcm")
     made = []
@@ -94,23 +95,16 @@ def _compressed(folder: Path, counts: np.ndarray) -> list[Path]:
         plain.PixelData, plain.file_meta.TransferSyntaxUID = one.PixelData, one.file_meta.TransferSyntaxUID
         plain["PixelData"].VR, plain["PixelData"].is_undefined_length = "OB", True
         made.append(folder / f"{compressor.lower()}.dcm")
-        pydicom.dcmwrite(made[-1], plain, enforce_file_format=True)
+        save(plain, made[-1])
     rle = pydicom.dcmread(folder / "lin.dcm")
-    rle.compress(pydicom.uid.RLELossless)
-    frame = next(pydicom.encaps.generate_frames(rle.PixelData, number_of_frames=1))
-    rle.NumberOfFrames, rle.PixelData = 3, encapsulate([frame] * 3)
+    rle.NumberOfFrames = 3
+    set_rle(rle, np.stack([counts] * 3))
     made.append(folder / "rle_run.dcm")
-    pydicom.dcmwrite(made[-1], rle, enforce_file_format=True)
+    save(rle, made[-1])
     ct = pydicom.dcmread(folder / "lin.dcm")
     ct.file_meta.MediaStorageSOPClassUID = ct.SOPClassUID = EnhancedCTImageStorage
     ct.Modality, ct.ImageType, ct.NumberOfFrames = "CT", ["ORIGINAL", "PRIMARY"], 4
     ct.PixelData = (np.stack([counts // 40] * 4)).astype("<u2").tobytes()
-
-    def item(**values: Any) -> Dataset:
-        dataset = Dataset()
-        for keyword, value in values.items():
-            setattr(dataset, keyword, value)
-        return dataset
 
     ct.SharedFunctionalGroupsSequence = [
         item(
@@ -123,7 +117,7 @@ def _compressed(folder: Path, counts: np.ndarray) -> list[Path]:
         item(PlanePositionSequence=[item(ImagePositionPatient=["0", "0", str(2 * n)])]) for n in range(4)
     ]
     made.append(folder / "enhanced_ct.dcm")
-    pydicom.dcmwrite(made[-1], ct, enforce_file_format=True)
+    save(ct, made[-1])
     return made
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.encaps import encapsulate
 from pydicom.uid import ExplicitVRLittleEndian, XRayAngiographicImageStorage, generate_uid
 
 from DiffPoseSlicerLib.imaging import dicom_export
@@ -48,9 +50,42 @@ def save(dataset: Dataset, path: Path) -> Path:
     return path
 
 
+def save_raw(dataset: Dataset, path: Path, implicit: bool, little: bool) -> None:
+    """Write a data set in an encoding of choice; without file meta information it has no preamble either."""
+    has_meta = hasattr(dataset, "file_meta")
+    if int(pydicom.__version__.split(".")[0]) >= 3:
+        if has_meta:
+            pydicom.dcmwrite(path, dataset, enforce_file_format=True)
+        else:
+            pydicom.dcmwrite(path, dataset, implicit_vr=implicit, little_endian=little)
+    else:
+        dataset.is_implicit_VR, dataset.is_little_endian = implicit, little
+        pydicom.dcmwrite(path, dataset, write_like_original=not has_meta)
+
+
 def item(**attributes: Any) -> Dataset:
     """A sequence item."""
     d = Dataset()
     for keyword, value in attributes.items():
         setattr(d, keyword, value)
     return d
+
+
+def rle_frame(pixels: np.ndarray) -> bytes:
+    """A grey frame in RLE Lossless (PS3.5 annex G): byte planes, highest first, here in literal runs only."""
+    planes = pixels.astype(pixels.dtype.newbyteorder(">")).view(np.uint8).reshape(pixels.size, -1).T
+    segments = []
+    for plane in planes:
+        data = plane.tobytes()
+        runs = b"".join(bytes([len(data[n : n + 128]) - 1]) + data[n : n + 128] for n in range(0, len(data), 128))
+        segments.append(runs + b"\0" * (len(runs) % 2))
+    offsets = [64 + sum(map(len, segments[:n])) for n in range(len(segments))]
+    header = np.array([len(segments), *offsets, *[0] * (15 - len(segments))], "<u4").tobytes()
+    return header + b"".join(segments)
+
+
+def set_rle(dataset: Dataset, frames: np.ndarray) -> None:
+    """Put frames [frame, row, column] into a data set as RLE Lossless."""
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.RLELossless
+    dataset.PixelData = encapsulate([rle_frame(one) for one in frames])
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True

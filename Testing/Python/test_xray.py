@@ -13,6 +13,7 @@ from DiffPoseSlicerLib.geometry.carm import CArm
 from DiffPoseSlicerLib.imaging import orientation
 from DiffPoseSlicerLib.imaging.intensity import decide, to_attenuation
 from DiffPoseSlicerLib.imaging.masking import basic_mask, collimated_borders, find_aperture
+from DiffPoseSlicerLib.imaging.orientation_trial import try_orientations
 from DiffPoseSlicerLib.imaging.resampling import resample
 from DiffPoseSlicerLib.imaging.xray import XrayImage
 
@@ -101,6 +102,23 @@ def test_trying_another_orientation_keeps_geometry_with_its_pixels():
             assert other.pixels.shape == other.carm.image_size
     np.testing.assert_array_equal(xray.reoriented(True, 90).pixels, xray.pixels)
     np.testing.assert_array_equal(xray.reoriented(False, 90).pixels, xray.pixels[:, ::-1])
+
+
+@pytest.mark.parametrize("wrong", [(False, 0), (True, 0), (True, 180), (False, 90), (True, 270)])
+def test_a_wrong_orientation_is_recognised_by_trying_and_said(wrong):
+    right = XrayImage.from_array(line_integrals(), CARM, "attenuation")
+
+    def similarity(image: XrayImage) -> float:
+        if image.pixels.shape != right.pixels.shape:
+            return 0.0
+        return float(np.corrcoef(image.pixels.ravel(), right.pixels.ravel())[0, 1])
+
+    trial = try_orientations(right.reoriented(*wrong), similarity)
+    np.testing.assert_array_equal(trial.xray.pixels, right.pixels)
+    assert len(trial.scores) == 8
+    assert bool(trial.note) == (wrong != (False, 0))
+    assert ("mirrored" in trial.note) == wrong[0]
+    assert ("turned" in trial.note) == (wrong[1] != 0)
 
 
 def test_intensity_is_decided_and_explained():
