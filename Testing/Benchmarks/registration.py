@@ -1,6 +1,7 @@
 """Benchmark of the registration: capture range, stress factors, search without a model, and speed.
 
-    python3 Testing/run.py bench registration [--quick] [--cases 200] [--cts chest chest-metal pelvis] [--modes near far search]
+    python3 Testing/run.py bench registration [--quick] [--cases 200] [--cts chest chest-metal pelvis]
+        [--modes near far search]
 
 Images are made by plastimatch (exact ray tracing, not our renderer) from the whole CT; the registration gets a copy
 that is 15 mm shorter at each face where the scan cuts tissue. Every number is printed, and written to
@@ -15,6 +16,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+
 from DiffPoseSlicerLib.evaluation.cases import Case, cases, offset_start, random_poses
 from DiffPoseSlicerLib.evaluation.metrics import mrpd, mtre, wilson_interval
 from DiffPoseSlicerLib.evaluation.public_ct import cache_folder, public_ct
@@ -117,7 +119,8 @@ def line(row: dict) -> str:
     return (
         f"{row['ct']:11} {row['mode']:6} {row['factor']:12} n={row['cases']:4} success {100 * row['success']:5.1f} % "
         f"({100 * row['wilson'][0]:.1f}-{100 * row['wilson'][1]:.1f})  <5mm {100 * row['below5mm']:5.1f} %  "
-        f"mTRE {row['mtre']['50']:.2f}/{row['mtre']['95']:.2f} mm  mRPD {row['mrpd']['50']:.2f}/{row['mrpd']['95']:.2f} mm  "
+        f"mTRE {row['mtre']['50']:.2f}/{row['mtre']['95']:.2f} mm  "
+        f"mRPD {row['mrpd']['50']:.2f}/{row['mrpd']['95']:.2f} mm  "
         f"{row['seconds']['50']:.2f}/{row['seconds']['95']:.2f} s"
     )
 

@@ -54,7 +54,7 @@ def test_reprojection_errors_are_millimetres_at_the_detector():
 
 
 def test_a_file_is_read_and_bad_ones_are_refused_in_words(tmp_path):
-    truth, pairs = _pairs(np.random.default_rng(2))
+    _, pairs = _pairs(np.random.default_rng(2))
     rows = [
         {"name": n, "ras": p.tolist(), "pixel": q.tolist()} for n, p, q in zip(pairs.names, pairs.points, pairs.pixels)
     ]

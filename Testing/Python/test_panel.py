@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scene_support as kit
 import slicer
+
+import scene_support as kit
 from DiffPoseSlicerLib.geometry.files import read_json
 from DiffPoseSlicerLib.geometry.pose import Pose, view_rotation
 from DiffPoseSlicerLib.geometry.se3 import rigid, rotation_angle, so3_exp
