@@ -441,6 +441,9 @@ def test_folding_keeps_what_was_hidden(host, kind) -> None:
     layout.addWidget(added)
     host.user.process_events()
     assert not added.visible
+    box.collapsed = False
+    host.user.process_events()
+    assert added.visible and not later.visible
     window.close()
 
 

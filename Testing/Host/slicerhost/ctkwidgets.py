@@ -36,13 +36,13 @@ class _Folding:
 
     def childEvent(self, event: QtCore.QChildEvent) -> None:
         """A child that comes while folded (a .ui file sets properties first) is hidden too."""
-        child = event.child()
+        child, explicit = event.child(), Qt.WidgetAttribute.WA_WState_ExplicitShowHide
         polished = event.type() == QtCore.QEvent.Type.ChildPolished
-        if polished and self.collapsed and isinstance(child, QtWidgets.QWidget) and not child.isWindow():
-            explicit = Qt.WidgetAttribute.WA_WState_ExplicitShowHide
-            if not (child.isHidden() and child.testAttribute(explicit)):  # else its owner has hidden it
-                child.setVisible(False)
-                child.setAttribute(explicit, False)
+        inner = isinstance(child, QtWidgets.QWidget) and not child.isWindow()
+        if polished and self.collapsed and inner and not (child.isHidden() and child.testAttribute(explicit)):
+            child.setVisible(False)  # its owner has not hidden it
+            # its layout is about to show what nobody has hidden: drop the mark only after that
+            QtCore.QTimer.singleShot(0, child, lambda: child.setAttribute(explicit, False))
         super().childEvent(event)
 
 
