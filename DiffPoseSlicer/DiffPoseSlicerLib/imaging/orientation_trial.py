@@ -1,7 +1,7 @@
 """Whether an image was stored mirrored or turned in another way than its file says: found by trying all eight.
 
-A mirrored image fits no pose at all, so the ways differ clearly once each is compared at its best; the comparison itself
-(render, register, score) is the caller's.
+A mirrored image fits no pose at all, so the ways differ clearly once each is compared at its best; the comparison
+itself (render, register, score) is the caller's.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def try_orientations(
     turn = (best[1] - stated[1]) % 360
     words += [f"turned by {turn} degrees"] if turn else []
     note = (
-        f"The image fits much better {' and '.join(words)} than as its file says (similarity {scores[best]:.2f} against "
+        f"The image fits much better {' and '.join(words)} than as its file says (similarity {scores[best]:.2f}, not "
         f"{scores[stated]:.2f}): it was stored that way."
     )
     return OrientationTrial(images[best], scores, note)

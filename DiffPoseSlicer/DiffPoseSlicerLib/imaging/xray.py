@@ -255,6 +255,7 @@ def read_pixels(path: Path, frame: Frame = None) -> tuple[NDArray[Any], tuple[st
         except Exception:  # a damaged header raises almost anything: numpy parses it as Python
             raise InputError(f"The X-ray {path.name} is damaged or not a NumPy array of numbers.") from None
         if not isinstance(stored, np.ndarray):
+            stored.close()
             raise InputError(f"The X-ray {path.name} is an archive of arrays: save one array as .npy.")
         colours = 0
     elif is_nifti(path):
