@@ -53,8 +53,8 @@ def relative_rms(a: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 @pytest.mark.parametrize(
     ("cut", "tilt", "step"),
-    [(False, 0 * TILT, None), (False, TILT, None), (True, 0 * TILT, None), (True, TILT, 1.5)],
-    ids=["whole, straight", "whole, tilted", "cut, straight", "cut, tilted, fine"],
+    [(False, 0 * TILT, 2.0), (False, TILT, None), (True, 0 * TILT, 2.0), (True, TILT, None)],
+    ids=["whole, straight", "whole, tilted", "cut, straight", "cut, tilted"],
 )
 def test_pose_derivatives_are_those_of_the_image(small_ct: CTVolume, cut: bool, tilt: np.ndarray, step: float | None):
     """At most 3 % RMS a column from central differences over +-0.02 mm, rays through cut faces included."""
