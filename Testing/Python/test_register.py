@@ -71,7 +71,7 @@ def test_a_pedestal_taken_off_leaves_the_primary_image(small_ct, projector):
     restored = Scatter(0.8).removed(foggy).pixels
     spread = lambda a: a - a.mean()  # noqa: E731  (the exposure is free)
     before = np.abs(spread(foggy.pixels) - spread(clean.pixels)).mean()
-    assert np.abs(spread(restored) - spread(clean.pixels)).mean() < 0.3 * before
+    assert np.abs(spread(restored) - spread(clean.pixels)).mean() < 0.4 * before
 
 
 def test_a_search_needs_no_start(small_ct, projector, registrar):

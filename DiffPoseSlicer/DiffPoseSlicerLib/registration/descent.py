@@ -146,6 +146,7 @@ class Descent:
         finest = max(level.pixels for level in self.plan)
         self.xrays = [reduced(xray, finest) for xray in self.xrays]
         self._scatter = [Scatter() for _ in self.xrays]
+        self._fitted = False
 
     def descend(self, candidates: Array) -> Found:
         """Solve from candidates (B, 4, 4) through all levels.
@@ -206,7 +207,11 @@ class Descent:
 
     def _estimate_scatter(self, objective: RigidObjective, small: Sequence[XrayImage], pose: Array) -> bool:
         """Fit each view's pedestal at a pose; whether that changed anything worth solving for again."""
-        fitted = [objective.fitted_scatter(n, xray, pose) for n, xray in enumerate(small)]
+        first = not self._fitted
+        fitted = [
+            objective.fitted_scatter(n, xray, pose, None if first else self._scatter[n]) for n, xray in enumerate(small)
+        ]
+        self._fitted = True
         change = max(
             abs(new.ratio - old.ratio) / (1 + old.ratio) + abs(new.level - old.level)
             for new, old in zip(fitted, self._scatter, strict=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -58,12 +59,26 @@ class Scatter:
         return replace(xray, pixels=(-np.log(primary)).astype(np.float32))
 
 
-def fit_scatter(agreement: Callable[[Scatter], float]) -> Scatter:
-    """The pedestal with the best agreement: first the ratio, then the level, then the ratio again."""
-    ratio = _best(RATIOS, lambda r: agreement(Scatter(r)))
-    level = _best(LEVELS, lambda x: agreement(Scatter(ratio, x)))
-    if level:
-        ratio = _best(RATIOS, lambda r: agreement(Scatter(r, level)))
+def fit_scatter(agreement: Callable[[Scatter], float], before: Scatter | None = None) -> Scatter:
+    """The pedestal with the best agreement: first the ratio, then the level, then the ratio again.
+
+    Args:
+        agreement: how well the X-ray without a pedestal agrees with what is rendered.
+        before: an estimate at a pose nearby: only its surroundings are searched.
+    """
+    ratios: tuple[float, ...] = RATIOS
+    levels: tuple[float, ...] = LEVELS
+    if before is not None:
+        ratios = tuple(
+            max(before.ratio * f + d, 0.0) for f, d in ((0.5, -0.05), (0.8, -0.02), (1, 0), (1.3, 0.04), (2, 0.1))
+        )
+        levels = tuple(before.level + d for d in (-0.06, 0.0, 0.06))
+    level = before.level if before else 0.0
+    ratio = _best(ratios, lambda r: agreement(Scatter(r, level)))
+    level = _best(levels, lambda x: agreement(Scatter(ratio, x)))
+    if before is None and level:
+        near = (0.6 * ratio, 0.8 * ratio, ratio, 1.25 * ratio + 0.05, 1.6 * ratio + 0.1)
+        ratio = _best(near, lambda r: agreement(Scatter(r, level)))
     return Scatter(ratio, level)
 
 
@@ -79,17 +94,29 @@ def _best(values: tuple[float, ...], agreement: Callable[[float], float]) -> flo
 
 
 def smooth(image: NDArray, sigma: float) -> NDArray[np.float32]:
-    """A wide blur: three box filters along each axis, mirrored at the borders."""
-    side = max(2 * round(sigma) + 1, 3)  # three boxes of this side have a variance of (side^2 - 1) / 4
-    result = np.asarray(image, np.float64)
-    for axis in (0, 1):
-        reach = min(side // 2, image.shape[axis] - 1)
-        for _ in range(3):
-            pad = [(0, 0), (0, 0)]
-            pad[axis] = (reach + 1, reach)
-            total = np.cumsum(np.pad(result, pad, mode="symmetric"), axis)
-            length = image.shape[axis]
-            high = np.take(total, np.arange(2 * reach + 1, 2 * reach + 1 + length), axis)
-            low = np.take(total, np.arange(length), axis)
-            result = (high - low) / (2 * reach + 1)
-    return result.astype(np.float32)
+    """A wide Gaussian blur (sigma in pixels), mirrored at the borders.
+
+    Averages over cells half a sigma wide are spread back by a Gaussian, as products with thin matrices: these stay
+    below the size at which BLAS starts threads, whose waiting costs more than the product.
+    """
+    (gather_v, spread_v), (gather_u, spread_u) = (_blur_matrices(length, float(sigma)) for length in image.shape)
+    cells = gather_v @ np.asarray(image, np.float32) @ gather_u.T
+    return spread_v @ cells @ spread_u.T
+
+
+@lru_cache(maxsize=32)
+def _blur_matrices(length: int, sigma: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Gather (cells, length) and spread (length, cells) of a blur along one axis."""
+    cells = int(np.clip(np.ceil(2 * length / sigma), 2, length))
+    pixels = (np.arange(length) + 0.5) / length * cells
+    gather = (np.floor(pixels) == np.arange(cells)[:, None]).astype(float)
+    gather /= gather.sum(1, keepdims=True)
+    width = np.sqrt(max((sigma * cells / length) ** 2 - 1 / 12, 0.1))
+    spread = np.zeros((length, cells))
+    for turn in (-1, 0, 1):
+        for mirrored in (False, True):
+            centres = np.arange(cells) + 0.5
+            centres = (2 * turn * cells - centres) if mirrored else (2 * turn * cells + centres)
+            spread += np.exp(-0.5 * ((pixels[:, None] - centres) / width) ** 2)
+    spread /= spread.sum(1, keepdims=True)
+    return gather.astype(np.float32), spread.astype(np.float32)

@@ -167,11 +167,14 @@ class RigidObjective:
             float(self._view_terms(view, (view.from_first @ ras_to_camera)[None], None).ncc[0]) for view in self.views
         ]
 
-    def fitted_scatter(self, index: int, xray: XrayImage, ras_to_camera: Array) -> Scatter:
+    def fitted_scatter(
+        self, index: int, xray: XrayImage, ras_to_camera: Array, before: Scatter | None = None
+    ) -> Scatter:
         """The scatter of one view that agrees best with what is rendered at a pose (4, 4) of the first view.
 
         Args:
             xray: that view's X-ray at this objective's resolution, nothing taken off it.
+            before: an earlier estimate; None for a first one.
         """
         view = self.views[index]
         camera_to_ras = inverse(view.from_first @ ras_to_camera)[None]
@@ -183,7 +186,7 @@ class RigidObjective:
             correlation = view.correlation.like(view.patches.take(pixels), noise_level(pixels))
             return float(correlation(rendered, None, extra).score[0])
 
-        return fit_scatter(agreement)
+        return fit_scatter(agreement, before)
 
     def _missing(self, view: View, camera_to_ras: Array) -> NDArray[np.float32] | None:
         if not self._prisms:
