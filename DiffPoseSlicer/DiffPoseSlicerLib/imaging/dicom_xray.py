@@ -69,7 +69,10 @@ def read_dicom_xray(path: Path, frame: Frame = None) -> DicomXray:
     dataset = read_dataset(path, "X-ray")
     modality = text(dataset, "Modality")
     if modality in _OTHER_KINDS:
-        raise InputError(f"The file {path.name} is {_OTHER_KINDS[modality]} file ({modality}), not an X-ray image.")
+        hint = " Give the folder of its slices as the CT." if modality == "CT" else ""
+        raise InputError(
+            f"The file {path.name} is {_OTHER_KINDS[modality]} file ({modality}), not an X-ray image.{hint}"
+        )
     if get(dataset, "Rows") is None:
         raise InputError(f"The file {path.name} is DICOM without an image: choose the file that holds the X-ray.")
     frames, frame_notes = choose_frames(dataset, frame, path.name)

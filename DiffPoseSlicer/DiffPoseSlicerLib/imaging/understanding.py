@@ -115,13 +115,9 @@ def _describe_plain(path: Path, carm: CArm | None) -> list[str]:
         ]
     xray = XrayImage.read(path, carm)
     rows, columns = xray.pixels.shape
-    (row, column), (u, v) = xray.carm.pixel_spacing, xray.carm.principal_point
-    source = "C-arm file"
     return [
         "X-ray image",
         f"image: {rows} rows x {columns} columns as the camera sees it",
-        f"source to detector: {xray.carm.source_to_detector:g} mm [{source}]",
-        f"pixel spacing: {row:g} x {column:g} mm (row, column) at the detector [{source}]",
-        f"principal point: column {u:.2f}, row {v:.2f} [{source}]",
+        *(str(fact) for fact in xray.facts),
         *(f"note: {note}" for note in xray.notes),
     ]

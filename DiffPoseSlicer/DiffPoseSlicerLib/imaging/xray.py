@@ -160,7 +160,8 @@ class XrayImage:
         stored, notes = read_pixels(path, frame)
         if carm is None:
             raise InputError(f"The X-ray {path.name} carries no geometry: {GEOMETRY_NEEDED}.")
-        return cls.from_array(stored, carm, name=path.name, notes=notes, why="the C-arm file says so")
+        xray = cls.from_array(stored, carm, name=path.name, notes=notes, why="the C-arm file says so")
+        return replace(xray, facts=tuple(user_facts(carm)))
 
     @classmethod
     def _from_dicom(cls, image: DicomXray, carm: CArm | None, name: str) -> XrayImage:
