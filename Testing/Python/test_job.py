@@ -31,6 +31,7 @@ from DiffPoseSlicerLib.pretraining.job import (
     start_detached,
 )
 from DiffPoseSlicerLib.pretraining.model import PoseModel
+from DiffPoseSlicerLib.pretraining.reporter import Reporter
 from DiffPoseSlicerLib.pretraining.settings import preset
 from test_pretraining import CARM, phantom, task
 
@@ -186,6 +187,19 @@ def test_a_full_disk_is_said_keeps_the_last_checkpoint_and_does_not_stop_the_tra
     assert read_status(job.folder)["message"] == ""
 
 
+def test_the_heartbeat_goes_on_where_it_lies_when_no_new_file_fits(tmp_path, monkeypatch):
+    reporter = Reporter(tmp_path)
+    reporter.status(force=True, state="running", step=1)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(disk.Path, "write_text", full)
+    reporter.status(force=True, step=123456, message="the disk is full")
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert status["step"] == 123456 and status["message"] == "the disk is full"
+
+
 def test_replacing_a_file_is_tried_again_while_a_reader_blocks_it(tmp_path, monkeypatch):
     tries = []
     real = os.replace
@@ -325,3 +339,10 @@ def test_the_command_line_and_the_folder_agree(tmp_path):
         [sys.executable, "-m", "DiffPoseSlicerLib", "pretrain", "--job", str(tmp_path)], capture_output=True, text=True
     )
     assert done.returncode == 2 and "no pretraining job" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_a_request_to_stop_made_while_the_job_starts_is_honoured_once(tmp_path):
+    job = order(tmp_path / "job", most_steps=3)
+    request_stop(job.folder)
+    assert run_job(job.folder)["state"] == "stopped"
+    assert run_job(job.folder)["state"] == "done"

@@ -57,7 +57,9 @@ def test_a_job_ends_with_its_certificate_on_its_own_cases(finished):
     assert not figures["certified"] and "only 2 cases" in figures["reasons"][0]
     assert sum(map(sum, figures["captureMap"]["cases"])) == 2
     status = read_status(folder)
-    assert status["state"] == "done" and status["cases"] == 2 and status["certified"] is False
+    brief = status["certificate"]
+    assert status["state"] == "done" and brief["cases"] == 2 and brief["certified"] is False
+    assert brief["success"] == figures["rate"]
     text = (folder / "certificate.html").read_text(encoding="utf-8")
     assert "Not certified" in text and text.count("<svg") == 1
     assert "2 simulated cases" in (folder / "log.txt").read_text()

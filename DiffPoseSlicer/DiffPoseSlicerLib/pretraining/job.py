@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import json
 import os
+import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -227,8 +229,18 @@ def is_running(folder: PathLike) -> bool:
 
 
 def request_stop(folder: PathLike) -> None:
-    """Ask the job's process to save and end; it can be started again."""
-    write_atomically(Path(folder) / "request", "stop")
+    """Ask the job's process to save and end; it can be started again.
+
+    Raises:
+        InputError: the disk is full, and the process cannot be asked otherwise.
+    """
+    try:
+        write_atomically(Path(folder) / "request", "stop")
+    except OSError as error:
+        status = read_status(folder)
+        if sys.platform == "win32" or status["state"] not in ACTIVE or status.get("host") != platform.node():
+            raise InputError(f"The job cannot be asked to stop: {reason(error)}.") from None
+        os.kill(int(status["pid"]), signal.SIGTERM)  # the command line takes it as the same request
 
 
 def request_pause(folder: PathLike) -> None:
@@ -311,7 +323,8 @@ def run_job(
         raise _taken(job.folder)
     reporter = Reporter(job.folder, leader, on_progress)
     try:
-        if leader:
+        # A request to stop may be younger than this process, which takes seconds to start: it is honoured.
+        if leader and read_request(folder) == "pause":
             request_resume(folder)
         reporter.status(state="starting", message="", force=True)
         from .trainer import train
@@ -329,6 +342,8 @@ def run_job(
             raise InputError(f"The job folder {job.folder.name} cannot be written: {text}.") from error
         raise
     finally:
+        if leader:
+            request_resume(folder)  # it meant this run, not the next
         lock.release()
     return reporter.latest
 
@@ -366,15 +381,8 @@ def _certify(job: Job, reporter: Reporter, cancel: Callable[[], bool] | None) ->
         reporter.status(state="done", message=text, force=True)
         return
     reporter.log(summary_line(certificate))
-    reporter.progress(
-        {
-            "state": "done",
-            "cases": certificate["cases"],
-            "successRate": round(certificate["rate"], 4),
-            "successInterval": [round(end, 4) for end in certificate["interval"]],
-            "certified": certificate["certified"],
-        }
-    )
+    brief = {key: certificate[key] for key in ("certified", "reasons", "cases", "interval")}
+    reporter.progress({"state": "done", "certificate": brief | {"success": certificate["rate"]}})
 
 
 def _taken(folder: Path) -> InputError:

@@ -18,6 +18,7 @@ from .disk import write_atomically
 OnProgress = Callable[[dict[str, Any]], None]
 # Of all a job's files but the tensors.
 FORMAT = 1
+_STATUS_SIZE = 4095
 
 
 class Reporter:
@@ -52,8 +53,13 @@ class Reporter:
             return
         self._next = now + 1
         self.latest |= {"format": FORMAT, "pid": os.getpid(), "host": platform.node(), "heartbeat": now}
-        with suppress(OSError):  # the next one may succeed; the lock tells that we live
-            write_atomically(self.folder / "status.json", json.dumps(self.latest, indent=2) + "\n")
+        # Padded to one size, so that on a full disk it can be written over where it lies.
+        text = json.dumps(self.latest, indent=2).ljust(_STATUS_SIZE) + "\n"
+        try:
+            write_atomically(self.folder / "status.json", text)
+        except OSError:
+            with suppress(OSError), open(self.folder / "status.json", "r+b") as file:
+                file.write(text.encode())
 
     def progress(self, report: dict[str, Any]) -> None:
         """A report: a line in progress.jsonl, the figures of the status, and the caller's callback."""

@@ -85,7 +85,7 @@ class Trainer:
                 f"{f' in {self.processes.world} processes' if self.processes.world > 1 else ''}."
             )
         next_report = next_save = time.monotonic()
-        next_save += SAVE_S
+        next_save += 1
         images_then, time_then = 0, time.monotonic()
         validation = [self.source.batch(-1 - n) for n in range(VALIDATION_BATCHES)]
         with Prefetch(self.source, self.step) as batches:
@@ -297,12 +297,14 @@ class Trainer:
                 save_checkpoint(self.job.folder / name, tensors, data)
                 if self.reporter.latest.get("message"):
                     self.reporter.status(message="", force=True)
+                    self.reporter.log(f"{name} is saved again, at step {self.step}.")
                 return
             except OSError as error:
                 failure = error
-                text = f"{name} could not be saved at step {self.step}: {reason(error)}."
+                text = f"{name} cannot be saved: {reason(error)}."
+                if self.reporter.latest.get("message") != text:
+                    self.reporter.log(text)
                 self.reporter.status(message=text, force=True)
-                self.reporter.log(text)
                 if not last:
                     return
                 time.sleep(0.5)
