@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from . import packages, settings, status, training_plot
 from .steps import Step
 
 _WATCH_MS = 500
+# A process that was started has so long to show a sign of life.
+_START_S = 60.0
 
 
 class PrepareStep(Step):
@@ -37,6 +40,7 @@ class PrepareStep(Step):
         self._status: dict[str, Any] = {"state": "new"}
         self._listed: list[Any] = []
         self._seen: Any = None
+        self._started_at: float | None = None
         self._timer = qt.QTimer()
         self._timer.setInterval(_WATCH_MS)
         self._timer.connect("timeout()", self.watch)
@@ -80,8 +84,9 @@ class PrepareStep(Step):
 
     def _started(self, folder: Path) -> None:
         self._task = None
-        self.panel.parameters.job = str(folder)
+        self._started_at = time.time()
         self._status = {"state": "starting"}
+        self.panel.parameters.job = str(folder)
         self._timer.start()
         self.panel.layout_changed()
         self.panel.refresh()
@@ -128,19 +133,23 @@ class PrepareStep(Step):
             qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(model.folder)))
 
     def install(self) -> None:
-        """Install what a preparation needs, after asking."""
+        """Install what a preparation needs, after asking for each; stop at the first that is declined or fails."""
+        self._said = None
         for need in packages.missing_to_prepare():
-            with slicer.util.tryWithErrorDisplay(_("The installation failed."), waitCursor=False):
-                packages.install(
-                    need, _("Preparing a patient trains a network, which needs {name}.").format(name=need.distribution)
-                )
+            reason = _("Preparing a patient trains a network, which needs {name}.").format(name=need.distribution)
+            try:
+                if not packages.install(need, reason):
+                    break
+            except Exception as error:  # pip's and PyTorch's own
+                self._said = ("bad", _("The installation failed: {reason}").format(reason=error))
+                break
         self.panel.refresh()
 
     # Watching
 
     def found_again(self) -> None:
         """A scene or the module was opened: look after the job it names, which may have gone on meanwhile."""
-        self._seen = None
+        self._seen = self._started_at = None
         self._status = {"state": "new"}
         if self.folder is not None and (self.folder / "job.json").is_file():
             self._timer.start()
@@ -153,7 +162,7 @@ class PrepareStep(Step):
             self._timer.stop()
             return
         was_active = self.active
-        self._status = jobs.read_status(folder)
+        self._status = self._read(folder)
         mark = (self._status.get("state"), self._status.get("step"), self._status.get("heartbeat"))
         if mark != self._seen:
             self._seen = mark
@@ -167,6 +176,20 @@ class PrepareStep(Step):
             if was_active:
                 self.list_models()
                 self.panel.refresh()
+
+    def _read(self, folder: Path) -> dict[str, Any]:
+        """The job's status; "starting" while its process has not yet shown a sign of life."""
+        found = jobs.read_status(folder)
+        if self._started_at is None:
+            return found
+        if float(found.get("heartbeat") or 0.0) >= self._started_at - 1 or jobs.is_running(folder):
+            self._started_at = None
+        elif time.time() - self._started_at < _START_S:
+            return {"state": "starting"}
+        else:
+            self._started_at = None
+            return {"state": "failed", "message": _("The preparation did not start; see log.txt in its folder.")}
+        return found
 
     def list_models(self) -> None:
         """Read again what is prepared for this CT."""

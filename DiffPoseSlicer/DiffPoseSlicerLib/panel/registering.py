@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import slicer.util
 from slicer.i18n import tr as _
 
 from ..scene import fluoroscopy as fluoro
@@ -82,8 +81,11 @@ class RegisterStep(Step):
     def install(self) -> None:
         """Install NVIDIA Warp, after asking."""
         reason = _("Registration renders synthetic X-rays with NVIDIA Warp, on the graphics card or the processor.")
-        with slicer.util.tryWithErrorDisplay(_("The installation failed."), waitCursor=False):
+        self._said = None
+        try:
             packages.install(packages.WARP, reason)
+        except Exception as error:  # pip's own
+            self._said = ("bad", _("The installation failed: {reason}").format(reason=error))
         self.panel.refresh()
         self.panel.warm_up()
 
