@@ -506,6 +506,31 @@ def test_render_blocker_draws_once_afterwards(host) -> None:
     assert view.renders == count + 1
 
 
+def test_slice_view_follows_blending_and_new_voxels(host) -> None:
+    import slicer
+
+    from slicerhost import pictures
+
+    dark, bright = (slicer.util.addVolumeFromArray(np.full((3, 4, 5), v, np.int16), name=str(v)) for v in (0, 1000))
+    for node in (dark, bright):
+        node.CreateDefaultDisplayNodes()
+        node.GetDisplayNode().SetAutoWindowLevel(False)
+        node.GetDisplayNode().SetWindowLevelMinMax(0, 1000)
+    slicer.util.setSliceViewerLayers(background=dark, foreground=bright, foregroundOpacity=0.0, fit=True)
+    red = slicer.app.layoutManager().sliceWidget("Red")
+
+    def middle() -> int:
+        image = pictures.grab(red.sliceView())
+        return int(image[image.shape[0] // 2, image.shape[1] // 2, 0])
+
+    assert middle() == 0
+    red.mrmlSliceCompositeNode().SetForegroundOpacity(1.0)
+    assert middle() == 255
+    slicer.util.arrayFromVolume(bright)[:] = 500
+    slicer.util.arrayFromVolumeModified(bright)
+    assert abs(middle() - 127) < 3
+
+
 # ------------------------------------------------------------------------------------------------- packages, pictures
 def test_packaging_present_and_absent(host, tmp_path) -> None:
     import slicer

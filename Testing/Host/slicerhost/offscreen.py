@@ -180,6 +180,11 @@ class SliceView(View):
         self.style.SetInteractor(self.interactor)
         self._connect()
 
+    def on_render_request(self, callback: Callable[[], None]) -> None:
+        """Also when the slice image changes: blending and new voxels are no displayable manager's business."""
+        super().on_render_request(callback)
+        self.logic.AddObserver(vtk.vtkCommand.ModifiedEvent, lambda *_: callback())
+
     def _connect(self) -> None:
         """The slice image itself is not drawn by a displayable manager: put the logic's output behind them."""
         connection = self.logic.GetImageDataConnection()
