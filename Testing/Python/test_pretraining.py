@@ -408,3 +408,19 @@ def test_the_papers_losses_train_too(tmp_path, loss, similarity):
     settings = preset("tiny", seconds=60.0, most_steps=4, loss=loss, similarity=similarity)
     model = pretrain(ct, CARM, out=tmp_path / "job", preset="tiny", settings=settings, device="cpu")
     assert model.data["step"] == 4 and np.isfinite(model.data["validationMtreMm"])
+
+
+def test_a_model_of_another_ct_is_begun_with(trained, tmp_path):
+    _, model, _ = trained
+    ct = phantom()
+    other = CTVolume.from_array(np.ascontiguousarray(ct.hu[:, :, ::-1]), ct.affine)
+    folder = tmp_path / "job"
+    settings = preset("tiny", seconds=60.0, most_steps=1, clutter=0.0, rate=1e-9)
+    order = {"out": folder, "settings": settings, "device": "cpu"}
+    with pytest.raises(InputError, match="no finished model"):
+        pretrain(other, CARM, warm_start=tmp_path, **order)
+    begun = pretrain(other, CARM, warm_start=model.folder, **order)
+    weights = lambda m: m._network.state_dict()["stem.1.weight"]  # noqa: E731
+    assert torch.allclose(weights(begun), weights(model), atol=1e-6)
+    assert begun.rotation.tolist() == [30, 30, 30], "the order's own ranges count"
+    assert "trained for 150 steps" in (folder / "log.txt").read_text()

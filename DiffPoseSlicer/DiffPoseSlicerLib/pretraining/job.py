@@ -9,6 +9,7 @@ No torch here: panels, consoles and command lines watch jobs without it. What a 
 | progress.jsonl, log.txt | a line per report, a line per event; only ever appended to |
 | checkpoint.safetensors | everything needed to go on; replaced whole every few seconds |
 | model.safetensors | the finished network |
+| start.safetensors | another job's network to begin with, where one was given |
 | lock | held by the process that works here, as long as it lives (the system lets go of it, even after kill -9) |
 | request | "pause" or "stop", from whoever watches |
 """
@@ -158,6 +159,21 @@ class Job:
             self._data |= {"settings": settings.to_json(), "preset": preset}
             self._write()
         return self
+
+    def start_from(self, other: PathLike) -> None:
+        """Begin with the weights of another job's finished model, such as another patient's of the same view.
+
+        Raises:
+            InputError: that folder holds no finished model, or this job has already learnt something.
+        """
+        source = Path(other) / "model.safetensors"
+        if not source.is_file():
+            raise InputError(f"The folder {Path(other).name} holds no finished model to start from.")
+        if (self.folder / "checkpoint.safetensors").exists():
+            raise InputError(f"The job {self.folder.name} has begun already; a model to start from comes before that.")
+        part = self.folder / "start.safetensors.part"
+        part.write_bytes(source.read_bytes())
+        replace_file(part, self.folder / "start.safetensors")
 
     def extend(self, seconds: float) -> None:
         """Give the job so many more seconds of learning; run it again to use them."""

@@ -50,6 +50,7 @@ class PoseModel:
         self.notes = notes
         self.data = data
         self.certificate: dict[str, Any] | None = None
+        self.folder: Path | None = None
         self._network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._calibration = np.array(data.get("calibration", [1.0] * 6))
 
@@ -79,7 +80,7 @@ class PoseModel:
         model = cls(network, task, data, notes)
         from .certificate import read_certificate
 
-        model.certificate = read_certificate(folder)
+        model.certificate, model.folder = read_certificate(folder), folder
         return model
 
     @property

@@ -35,6 +35,7 @@ def make_job(
     settings: Settings | None = None,
     seed: int = 0,
     device: str = "auto",
+    warm_start: str | os.PathLike[str] | None = None,
 ) -> Job:
     """The job folder for a training, made or found; see :func:`pretrain`. Run it with `job.start_detached`, or
     `job.run_job` in this process.
@@ -44,7 +45,10 @@ def make_job(
     """
     isocenter = np.asarray(ct.center if center is None else center, float)
     task = Task(carm, view, tuple(isocenter), tuple(rotation), tuple(translation), lao_rao, cran_caud)  # type: ignore[arg-type]
-    return Job.create(out, ct, task, settings or preset_named(preset), preset=preset, seed=seed, device=device)
+    job = Job.create(out, ct, task, settings or preset_named(preset), preset=preset, seed=seed, device=device)
+    if warm_start is not None and not (job.folder / "checkpoint.safetensors").exists():
+        job.start_from(warm_start)
+    return job
 
 
 def pretrain(
@@ -62,6 +66,7 @@ def pretrain(
     settings: Settings | None = None,
     seed: int = 0,
     device: str = "auto",
+    warm_start: str | os.PathLike[str] | None = None,
     on_progress: Callable[[dict[str, Any]], None] | None = None,
     cancel: Callable[[], bool] | None = None,
 ) -> PoseModel:
@@ -79,6 +84,7 @@ def pretrain(
         settings: Instead of a preset.
         seed: Of everything random.
         device: "auto", "cpu" or "cuda:N".
+        warm_start: Job folder of a finished model to begin with, such as another patient's of the same view.
         on_progress: Called with each report (a dict as in status.json).
         cancel: Asked at every step; true saves and ends the training.
 
@@ -100,6 +106,7 @@ def pretrain(
         settings=settings,
         seed=seed,
         device=device,
+        warm_start=warm_start,
     )
     status = run_job(job.folder, on_progress=on_progress, cancel=cancel)
     if status.get("state") == "stopped":

@@ -23,7 +23,7 @@ from .network import NetworkConfig, PoseNetwork
 from .processes import Processes
 from .reporter import Reporter
 
-CHECKPOINT, MODEL = "checkpoint.safetensors", "model.safetensors"
+CHECKPOINT, MODEL, START = "checkpoint.safetensors", "model.safetensors", "start.safetensors"
 # Seconds between reports, between validations (each about a tenth of a second), and between checkpoints.
 REPORT_S, VALIDATE_S, SAVE_S = 2.0, 6.0, 5.0
 VALIDATION_BATCHES = 4
@@ -58,7 +58,7 @@ class Trainer:
         self.network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
         self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), settings.rate, betas=(0.9, 0.99), weight_decay=settings.decay
+            self.network.parameters(), settings.rate, betas=(0.9, 0.99), weight_decay=settings.decay, foreach=True
         )
         self.loss = PoseLoss(settings.loss, job.task.carm.source_to_detector, settings.depth_weight, self.device)
         self.step, self.seconds, self._images = 0, 0.0, 0
@@ -69,6 +69,8 @@ class Trainer:
         self._began = time.monotonic()
         if (job.folder / CHECKPOINT).exists():
             self._load()
+        elif (job.folder / START).exists():
+            self._warm_start()
 
     def clock(self, began: float) -> None:
         """Count the time since `began` (time.monotonic) as used for training, on top of what a checkpoint says."""
@@ -309,6 +311,18 @@ class Trainer:
                     return
                 time.sleep(0.5)
         raise failure
+
+    def _warm_start(self) -> None:
+        """Begin with another job's network. Raises InputError where it is of another kind."""
+        tensors, data = load_checkpoint(self.job.folder / START)
+        if json.dumps(data.get("network")) != json.dumps(self.config.to_json()):
+            raise InputError(
+                "The model to start from is another kind of network; use one of the same preset and C-arm."
+            )
+        tensors["ranges"] = self.network.ranges  # its outputs are in units of these: the order's count
+        self.network.load_state_dict(tensors)
+        self.average.load_state_dict(tensors)
+        self.reporter.log(f"Beginning with a model that was trained for {data['step']} steps.")
 
     def _load(self) -> None:
         """Go on from the job's checkpoint.
