@@ -149,7 +149,7 @@ class Settings:
 
 # By name; users choose among the first three. `tiny` is for tests: it learns next to nothing.
 PRESETS = {
-    "quick": Settings(seconds=205, cases=200, certify_seconds=20),
+    "quick": Settings(seconds=195, cases=200, certify_seconds=15),
     "standard": Settings(seconds=600, width=64, clutter=0.35, cases=240, certify_seconds=285),
     "thorough": Settings(
         seconds=3000,
@@ -164,7 +164,7 @@ PRESETS = {
     # DiffPose's recipe (Gopalakrishnan, CVPR 2024) on our images and renderer, to compare with: ResNet-18's layout,
     # 256 pixels, batches of 8, its pose loss and global NCC in its proportions, no clutter.
     "paper": Settings(
-        seconds=205,
+        seconds=195,
         pixels=256,
         width=64,
         depths=(2, 2, 2, 2),
