@@ -8,8 +8,9 @@ import json
 from pathlib import Path
 
 import pytest
-import scene_support as kit
 import slicer
+
+import scene_support as kit
 import test_panel as story
 from DiffPoseSlicerLib.scene import views
 from test_panel import GOOD, IDLE, WARN, loaded, panel, rendered, said, settle, sign, unfold  # noqa: F401
@@ -42,7 +43,7 @@ def clear_models(panel):
     panel.prepare.list_models()
 
 
-def test_a_preparation_runs_to_its_end_and_starts_the_registration(host, panel, small_ct, rendered, short):  # noqa: F811
+def test_a_preparation_runs_to_its_end_and_starts_the_registration(host, panel, small_ct, rendered, short):
     ui, user = panel.ui, host.user
     start(host, panel, small_ct, rendered)
     assert not ui.prepareButton.enabled and ui.stopButton.enabled and "under way" in ui.prepareButton.toolTip
@@ -71,7 +72,7 @@ def test_a_preparation_runs_to_its_end_and_starts_the_registration(host, panel, 
     unfold(host, ui.prepareSection, False)
 
 
-def test_pause_resume_stop_and_go_on(host, panel, small_ct, rendered, monkeypatch):  # noqa: F811
+def test_pause_resume_stop_and_go_on(host, panel, small_ct, rendered, monkeypatch):
     from dataclasses import replace
 
     from DiffPoseSlicerLib.pretraining import settings
@@ -111,7 +112,7 @@ def test_pause_resume_stop_and_go_on(host, panel, small_ct, rendered, monkeypatc
     unfold(host, ui.prepareSection, False)
 
 
-def test_a_preparation_without_any_image_uses_the_c_arm_that_is_known(host, panel, small_ct, rendered, short):  # noqa: F811
+def test_a_preparation_without_any_image_uses_the_c_arm_that_is_known(host, panel, small_ct, rendered, short):
     ui = panel.ui
     panel.parameters.ct = kit.ct_node(small_ct, "Chest CT")
     settle(host, panel)
@@ -143,7 +144,7 @@ def bare(monkeypatch):
     return gone
 
 
-def test_with_neither_torch_nor_warp_the_panel_says_what_to_install(host, panel, bare, small_ct, rendered):  # noqa: F811
+def test_with_neither_torch_nor_warp_the_panel_says_what_to_install(host, panel, bare, small_ct, rendered):
     ui = panel.ui
     story.with_images(panel, small_ct, rendered)
     panel.refresh()
@@ -157,7 +158,7 @@ def test_with_neither_torch_nor_warp_the_panel_says_what_to_install(host, panel,
 
 
 @pytest.mark.parametrize("packaging", ["present", "absent"])
-def test_warp_is_installed_by_a_click_and_registration_opens(host, panel, bare, packaging, small_ct, rendered):  # noqa: F811
+def test_warp_is_installed_by_a_click_and_registration_opens(host, panel, bare, packaging, small_ct, rendered):
     ui = panel.ui
     host.pip(packaging)
     story.with_images(panel, small_ct, rendered)
@@ -174,7 +175,7 @@ def test_warp_is_installed_by_a_click_and_registration_opens(host, panel, bare, 
     settle(host, panel)
 
 
-def test_a_failed_installation_is_said_and_nothing_breaks(host, panel, bare):  # noqa: F811
+def test_a_failed_installation_is_said_and_nothing_breaks(host, panel, bare):
     def fail(text):
         raise RuntimeError("no network")
 
@@ -190,7 +191,7 @@ def test_a_failed_installation_is_said_and_nothing_breaks(host, panel, bare):  #
     assert said(panel.ui.registerStateLabel) == "The installation failed: no network"
 
 
-def test_torch_comes_through_slicer_s_extension(host, panel, bare, monkeypatch):  # noqa: F811
+def test_torch_comes_through_slicer_s_extension(host, panel, bare, monkeypatch):
     unfold(host, panel.ui.prepareSection)
     panel.refresh()
     host.app.setTestingEnabled(False)

@@ -265,7 +265,8 @@ def test_overlays_show_and_hide_what_they_should():
     drr = np.zeros((64, 48), np.float32)
     drr[:, 24:] = 1.0
     marks = overlays.edges(drr)
-    assert set(np.flatnonzero((marks > 0).any(0))) <= {22, 23, 24, 25} and (marks[:, 23:25] > 0).all()
+    # One line along the step, in every row, and nothing elsewhere.
+    assert set(np.flatnonzero((marks > 0).any(0))) <= {23, 24} and (marks > 0).any(1).all()
     board = overlays.checkerboard(drr)
     assert (board == overlays.HIDDEN).mean() == pytest.approx(0.5, abs=0.05) and set(np.unique(board)) == {
         -1.0,
