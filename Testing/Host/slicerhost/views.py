@@ -59,7 +59,9 @@ class RenderWidget(QtWidgets.QWidget):
         if self._picture is None:
             self.forceRender()
         if self._picture is not None:
-            QtGui.QPainter(self).drawImage(self.rect(), self._picture)
+            painter = QtGui.QPainter(self)
+            painter.drawImage(self.rect(), self._picture)
+            painter.end()  # not left to the garbage collector: a sampled stack keeps it alive
 
     def resizeEvent(self, _event: QtGui.QResizeEvent) -> None:
         self.view.resize((max(self.width(), 2), max(self.height(), 2)))
