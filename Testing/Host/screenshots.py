@@ -1,0 +1,224 @@
+"""Drives the real panel by mouse and keyboard through the whole story and takes its pictures.
+
+    python3 Testing/run.py screenshots                       # everything; about eight minutes, most of it training
+    python3 Testing/run.py screenshots --no-training --out /tmp/pictures
+
+The story: choose CT and fluoroscopy, give the C-arm, prepare with preset quick, register, review, accept; on the public
+chest CT with the real engine and trainer. Pictures in two window sizes, light and dark, a GIF of the live registration.
+Exit status 1 where something went wrong: an exception in a slot, a stall of the event loop above 50 ms with a frame of the
+library on the stack, a transform update more than 100 ms after its iteration, a pose that is not the true one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "Testing" / "Host"), str(ROOT / "DiffPoseSlicer")]
+os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
+os.environ["PYTHONPATH"] = str(ROOT / "DiffPoseSlicer")
+
+from slicerhost import pictures  # noqa: E402
+from slicerhost.app import start  # noqa: E402
+from slicerhost.watchdog import Watchdog  # noqa: E402
+
+SIZES = {"wide": (1600, 1000), "laptop": (1280, 800)}
+OFFSET = [0.10, -0.06, 0.08, 8.0, -12.0, 25.0]  # the true pose about the nominal one
+MOST_LAG_S = 0.1
+
+
+class Story:
+    """One run: the host, the panel, what was measured."""
+
+    def __init__(self, out: Path) -> None:
+        self.out, self.problems = out, []  # type: ignore[var-annotated]
+        self.host = start([ROOT / "DiffPoseSlicer" / "DiffPoseSlicer.py"], testing=False)
+        self.user = self.host.user
+        self.host.window.resize(*SIZES["wide"])
+        self.widget = self.host.open("DiffPoseSlicer")
+        self.panel, self.ui, self.logic = self.widget.panel, self.widget.ui, self.widget.logic
+        self.number = 0
+
+    def picture(self, name: str) -> None:
+        """Save a picture of the whole window."""
+        self.number += 1
+        path = pictures.save(self.out / f"{self.number:02d}_{name}.png")
+        print(f"  {path.name}", flush=True)
+
+    def wait(self, condition: Any, seconds: float, what: str) -> None:
+        self.user.wait(condition, seconds, what)
+
+    def rest(self) -> None:
+        """Until nothing is under way."""
+        self.wait(lambda: not self.logic.busy and not self.panel.review.drr.pump(), 120, "work does not end")
+        self.user.process_events(0.1)
+
+    # Scenes of the story
+
+    def load(self) -> np.ndarray:
+        """Load the images as a user does, from files; the true pose."""
+        import slicer
+
+        from DiffPoseSlicerLib import CTVolume, Pose, render
+        from DiffPoseSlicerLib.evaluation.public_ct import public_ct
+        from DiffPoseSlicerLib.geometry.pose import view_rotation
+        from DiffPoseSlicerLib.imaging.carm_presets import preset_carm
+
+        path = public_ct("chest")
+        self.picture("empty")
+        self.ct = slicer.util.loadVolume(str(path), {"name": "Chest CT", "show": False})
+        ct = CTVolume.read(path)
+        carm = preset_carm("mobile-flat-30", (512, 512))
+        truth = Pose.about(view_rotation("AP"), ct.center, carm, OFFSET)
+        photons = 30000 * np.exp(-render(ct, carm, truth))
+        image = np.random.default_rng(1).poisson(photons) / 8 + 60
+        node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "Fluoroscopy 1")
+        slicer.util.updateVolumeFromArray(node, image[None].clip(0, 4095).astype(np.int16))
+        self.fluoroscopy = node
+        return truth.camera_to_ras
+
+    def choose(self) -> None:
+        self.user.choose(self.ui.ctSelector, "Chest CT")
+        self.user.choose(self.ui.fluoroscopySelector, "Fluoroscopy 1")
+        self.picture("geometry_missing")
+        self.user.choose(self.ui.presetCombo, "Mobile C-arm, flat panel 30 x 30 cm")
+        self.wait(lambda: self.logic.loaded(self.ct) is not None, 60, "the CT does not reach the engine")
+        self.rest()
+        self.picture("images_ready")
+
+    def prepare(self) -> None:
+        """Train with preset quick, with pictures on the way."""
+        self.user.click(self.ui.prepareSection)
+        self.user.click(self.ui.prepareButton)
+        for name, share in (("preparing", 0.15), ("preparing_later", 0.6)):
+            self.wait(lambda share=share: self._done() >= share, 400, "the preparation does not get on")
+            self.user.process_events(0.6)
+            self.picture(name)
+        self.wait(lambda: not self.panel.prepare.active, 600, "the preparation does not end")
+        self.rest()
+        self.picture("prepared")
+        self.user.click(self.ui.prepareSection)
+
+    def _done(self) -> float:
+        from DiffPoseSlicerLib.panel.prepare import fraction_done
+
+        return 1.0 if not self.panel.prepare.active else fraction_done(self.panel.prepare._status)
+
+    def register(self, truth: np.ndarray) -> None:
+        """Register, filmed; compare with the truth; how far updates lag behind iterations."""
+        frames, arrivals, updates = [], [], []
+        original = self.logic.live.show
+
+        def show(transform: Any, matrix: Any, *, now: bool = False) -> None:
+            original(transform, matrix, now=now)
+
+        self.logic.live.show = show
+        self.user.click(self.ui.registerButton)
+        began, seen, filmed = time.perf_counter(), -1, 0
+        while self.panel.register.task is not None:
+            step = self.panel.register._latest
+            if step is not None and step["iteration"] != seen:
+                seen = step["iteration"]
+                arrivals.append((time.perf_counter(), step["seconds"]))
+            if self.logic.live.updates != filmed:
+                filmed = self.logic.live.updates
+                updates.append((time.perf_counter(), step["seconds"] if step else 0.0))
+                frames.append(pictures.grab()[::2, ::2])
+            self.user.process_events()
+            if time.perf_counter() - began > 120:
+                raise TimeoutError("the registration does not end")
+        self.rest()
+        self.picture("registered")
+        if frames:
+            pictures.save_gif(frames, self.out / "registration.gif")
+        offset = min((at - inside for at, inside in arrivals), default=0.0)
+        lags = [at - inside - offset for at, inside in updates if inside]
+        found = np.array(self.logic.result(self.fluoroscopy)["views"][0]["cameraToRAS"])
+        center = [*self.logic.loaded(self.ct).center, 1.0]
+        error = np.linalg.norm((np.linalg.inv(found) @ center)[:3] - (np.linalg.inv(truth) @ center)[:3])
+        result = self.logic.result(self.fluoroscopy)
+        print(
+            f"registration: {result['seconds']:.2f} s, {result['iterations']} iterations, {len(updates)} updates, largest lag "
+            f"{1000 * max(lags, default=0):.0f} ms, centre off by {error:.2f} mm, start {result['start']}"
+        )
+        if error > 1.0:
+            self.problems.append(f"the centre is {error:.1f} mm off the truth")
+
+    def review(self) -> None:
+        ui = self.ui
+        for button, name in (
+            (ui.edgesButton, "edges"),
+            (ui.checkerboardButton, "squares"),
+            (ui.differenceButton, "difference"),
+        ):
+            self.user.click(button)
+            self.picture(name)
+        self.user.click(ui.differenceButton)
+        self.user.click(ui.lookButton)
+        self.picture("from_source")
+        self.user.click(ui.lookButton)
+        self.user.drag_slider(ui.replaySlider, 0.3)
+        self.rest()
+        self.picture("replay")
+        self.user.drag_slider(ui.replaySlider, 1.0)
+        self.rest()
+        self.user.click(ui.acceptButton)
+        self.picture("accepted")
+
+    def looks(self) -> None:
+        """The end of the story in both sizes, light and dark."""
+        for look in ("light", "dark"):
+            pictures.set_look(look)
+            for name, size in SIZES.items():
+                self.host.window.resize(*size)
+                self.user.process_events(0.2)
+                self.panel.show_images()
+                self.rest()
+                self.picture(f"{look}_{name}")
+        pictures.set_look("light")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=ROOT / "out" / "screenshots", help="folder of the pictures")
+    parser.add_argument("--no-training", action="store_true", help="leave step Prepare out")
+    arguments = parser.parse_args()
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as models:
+        from DiffPoseSlicerLib.scene import prepare
+
+        prepare.models_folder = lambda: Path(models)  # the user's own models stay out of it
+        story = Story(arguments.out)
+        story.logic.models_folder = Path(models)
+        truth = story.load()
+        with Watchdog(0.05) as watchdog:
+            story.choose()
+            if not arguments.no_training:
+                story.prepare()
+            story.register(truth)
+            story.review()
+        story.looks()
+        ours = watchdog.blamed("DiffPoseSlicerLib")
+        print(f"stalls above 50 ms: {len(watchdog.stalls)}, of these with the library on the stack: {len(ours)}")
+        for stall in ours:
+            print(stall)
+        problems = story.problems + story.host.errors
+        if ours:
+            problems.append(f"{len(ours)} stalls of the event loop above 50 ms are the library's")
+        story.host.quit()
+    for problem in problems:
+        print("PROBLEM:", problem)
+    print(f"{story.number} pictures in {arguments.out}")
+    return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
