@@ -32,7 +32,7 @@ _TAIL = 8000
 
 
 class EngineError(RuntimeError):
-    """The engine failed on a request through no fault of the input. `details`: the last lines it logged."""
+    """The engine failed on a request through no fault of the input. `details`: where, or the last lines it logged."""
 
     def __init__(self, message: str, details: str = "") -> None:
         super().__init__(message)
@@ -198,8 +198,8 @@ class EngineClient:
         return f"stopped unexpectedly (exit status {status}){hint}"
 
     def _ensure_running(self) -> None:
-        if self._running:
-            self.poll()  # notices a worker that has died meanwhile
+        if self._running and self._transport.exit_status() is not None:
+            self.poll()  # the worker has died meanwhile: whoever waits is told so
         if self._running:
             return
         folder = str(self.arrays.folder)
@@ -274,7 +274,8 @@ class EngineClient:
             return InputError(error.message)
         if error.kind == "cancelled":
             return Cancelled(error.message)
-        return EngineError(error.message, self.log_tail)
+        # The log comes by another pipe and may be a moment behind the answer, which says itself where it failed.
+        return EngineError(error.message, error.details or self.log_tail)
 
     def _finish(self, id: int) -> _Pending:
         pending = self._pending.pop(id)

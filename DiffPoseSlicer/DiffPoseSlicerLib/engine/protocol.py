@@ -71,14 +71,16 @@ class Result:
 
 @dataclass(frozen=True)
 class Error:
-    """A request failed. `id` is None where the request could not be read."""
+    """A request failed. `id` is None where the request could not be read; `details` of a defect say where it arose."""
 
     id: int | None
     kind: str
     message: str
+    details: str = ""
 
     def to_json(self) -> dict[str, Any]:
-        return {"id": self.id, "error": {"kind": self.kind, "message": self.message}}
+        error = {"kind": self.kind, "message": self.message}
+        return {"id": self.id, "error": error | {"details": self.details} if self.details else error}
 
 
 Reply = Progress | Result | Error
@@ -152,7 +154,8 @@ def decode_reply(line: bytes) -> Reply:
     data = _object(line)
     error = data.get("error")
     if isinstance(error, dict) and error.get("kind") in ERROR_KINDS and isinstance(error.get("message"), str):
-        return Error(None if data.get("id") is None else _id(data), error["kind"], error["message"])
+        id_ = None if data.get("id") is None else _id(data)
+        return Error(id_, error["kind"], error["message"], str(error.get("details", "")))
     id = _id(data)
     if isinstance(data.get("result"), dict):
         return Result(id, data["result"])

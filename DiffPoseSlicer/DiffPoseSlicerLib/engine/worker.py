@@ -117,7 +117,8 @@ def answer(engine: Engine, request: Request, inbox: Inbox, send: Sender) -> Repl
         raise
     except Exception as error:
         traceback.print_exc()
-        return Error(request.id, "defect", f"Defect in {request.method}: {type(error).__name__}: {error}")
+        message = f"Defect in {request.method}: {type(error).__name__}: {error}"
+        return Error(request.id, "defect", message, traceback.format_exc())
 
 
 def main() -> int:
