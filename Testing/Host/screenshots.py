@@ -5,8 +5,8 @@
 
 The story: choose CT and fluoroscopy, give the C-arm, prepare with preset quick, register, review, accept; on the public
 chest CT with the real engine and trainer. Pictures in two window sizes, light and dark, a GIF of the live registration.
-Exit status 1 where something went wrong: an exception in a slot, a stall of the event loop above 50 ms with a frame of the
-library on the stack, a transform update more than 100 ms after its iteration, a pose that is not the true one.
+Exit status 1 where something went wrong: an exception in a slot, a stall of the event loop above 50 ms with a frame of
+the library on the stack, a transform update more than 100 ms after its iteration, a pose that is not the true one.
 """
 
 from __future__ import annotations
@@ -146,8 +146,8 @@ class Story:
         error = np.linalg.norm((np.linalg.inv(found) @ center)[:3] - (np.linalg.inv(truth) @ center)[:3])
         result = self.logic.result(self.fluoroscopy)
         print(
-            f"registration: {result['seconds']:.2f} s, {result['iterations']} iterations, {len(updates)} updates, largest lag "
-            f"{1000 * max(lags, default=0):.0f} ms, centre off by {error:.2f} mm, start {result['start']}"
+            f"registration: {result['seconds']:.2f} s, {result['iterations']} iterations, {len(updates)} updates, "
+            f"largest lag {1000 * max(lags, default=0):.0f} ms, centre off by {error:.2f} mm, start {result['start']}"
         )
         if error > 1.0:
             self.problems.append(f"the centre is {error:.1f} mm off the truth")
