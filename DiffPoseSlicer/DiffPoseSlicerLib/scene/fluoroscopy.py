@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..geometry.carm import CArm
-from ..imaging.xray import XrayImage
+from ..imaging.intensity import to_attenuation
+from ..imaging.orientation import to_camera
 from .nodes import get_data, set_data
 
 CARM, SOURCES = "carm", "carmSources"
+_COARSE_PIXELS = 96
 
 
 def browser_of(node: Any) -> tuple[Any, Any]:
@@ -112,14 +114,26 @@ def need_carm(node: Any) -> CArm:
     return carm
 
 
-def xray_image(node: Any) -> XrayImage:
-    """A fluoroscopy in the camera's frame, as it is compared with the CT.
+def shown_image(node: Any) -> tuple[NDArray[np.float32], bool]:
+    """A fluoroscopy as it is shown: (pixels in the camera's frame, bone bright; whether its user knows bone dark).
+
+    What the stored values mean is looked up on a coarse copy, where nobody has stated it: the registration looks at the
+    whole image, which takes longer than Slicer may wait.
 
     Raises:
-        InputError: no fluoroscopy, or one without geometry.
+        InputError: no fluoroscopy, one without geometry.
     """
-    carm = need_carm(node)
-    return XrayImage.from_array(stored_pixels(node), carm)
+    carm, stored = need_carm(node), stored_pixels(node)
+    step = max(1, max(stored.shape) // _COARSE_PIXELS)
+    coarse = stored[::step, ::step]
+    intensity = carm.intensity
+    if intensity is None:
+        intensity = to_attenuation(np.asarray(coarse, float), None, "", None)[1].intensity
+    pixels = to_camera(stored, carm)
+    if intensity != "transmission":
+        return as_float(pixels), False
+    white = max(float(np.quantile(coarse, 0.999)), 1e-6)
+    return as_float(np.log(white) - np.log(np.maximum(pixels, white * 1e-4), dtype=np.float32)), True
 
 
 def content_stamp(node: Any) -> tuple[Any, ...]:

@@ -12,151 +12,27 @@ happens in the engine's own process: nothing here imports torch, warp or SimpleI
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import slicer
 from numpy.typing import ArrayLike
 
-from ..engine.client import EngineClient
 from ..errors import InputError
 from ..geometry.carm import CArm
-from ..geometry.pose import VIEWS, Pose, view_rotation
-from ..geometry.se3 import Array
-from . import carm_nodes, fluoroscopy, placement, prepare, results, surface, upload
-from .fluoroscopy import need_carm, record, xray_image
-from .live import LivePose
+from ..geometry.pose import Pose
+from . import carm_nodes, fluoroscopy, placement, prepare, results, upload
+from .fluoroscopy import need_carm, record
 from .nodes import get_data, set_data
+from .placing import C0, SceneCArm, as_matrix
 from .task import Steps, Task
 
-C0, VIEW = "c0", "view"
 Fluoroscopies = Any  # one node or a sequence of nodes
 
 
-class SceneLogic:
-    """Registers fluoroscopies to CTs in a MRML scene.
-
-    Args:
-        scene: The scene; default Slicer's.
-        client: The engine; default one that runs under this interpreter.
-        device: "auto", "cpu" or "cuda:N", for everything that is computed.
-    """
-
-    def __init__(self, scene: Any = None, client: EngineClient | None = None, device: str = "auto") -> None:
-        self.scene = scene if scene is not None else slicer.mrmlScene
-        self.client = client or EngineClient()
-        self.device = device
-        self.live = LivePose()
-        self.tasks: list[Task] = []
-        self.models_folder = prepare.models_folder()
-        self._loaded: dict[str, upload.Loaded] = {}
-        self._polling = False
-
-    # Geometry
-
-    def set_geometry(self, node: Any, carm: CArm, sources: dict[str, str] | None = None) -> None:
-        """Store the C-arm's geometry on a fluoroscopy node, where it stays when the scene is saved.
-
-        Example: ``logic.set_geometry(node, CArm(1020.0, (512, 512), (0.6, 0.6)), {"sourceToDetector": "typed"})``
-
-        Raises:
-            InputError: the node is no fluoroscopy, or has another size.
-        """
-        fluoroscopy.set_carm(node, carm, sources)
-
-    def geometry(self, node: Any) -> CArm | None:
-        """The geometry stored on a fluoroscopy node, or None."""
-        return fluoroscopy.get_carm(node)
-
-    def view(self, node: Any) -> dict[str, Any]:
-        """The nominal view of a fluoroscopy: {"view": "AP", "laoRao": degrees, "cranCaud": degrees}."""
-        stored = get_data(record(node), VIEW)
-        view = stored if isinstance(stored, dict) and stored.get("view") in VIEWS else {}
-        return {"view": "AP", "laoRao": 0.0, "cranCaud": 0.0} | view
-
-    def place_carm(
-        self, ct: Any, node: Any, view: str | None = None, lao_rao: float | None = None, cran_caud: float | None = None
-    ) -> Array:
-        """Put the C-arm where a view nominally has it: C0, its cameraToRAS at rest (4x4). What is None stays.
-
-        The CT's centre lies on the central ray. A result that is there keeps its meaning: the CT moves along.
-
-        Example: ``logic.place_carm(ct, node, "LEFT_LATERAL", cran_caud=5)``
-
-        Raises:
-            InputError: no CT, no fluoroscopy, or one without geometry; the view does not exist.
-        """
-        carm = need_carm(node)
-        wanted = self.view(node)
-        given = {"view": view, "laoRao": lao_rao, "cranCaud": cran_caud}
-        wanted |= {key: value for key, value in given.items() if value is not None}
-        rotation = view_rotation(wanted["view"], wanted["laoRao"], wanted["cranCaud"])
-        c0 = Pose.about(rotation, upload.ct_center(ct), carm).camera_to_ras
-        if given != dict.fromkeys(given):
-            set_data(record(node), VIEW, wanted)
-        set_data(record(node), C0, c0.tolist())
-        transform = placement.insert_transform(ct)
-        placement.attach_companions(ct, transform)
-        result = results.get_result(node, ct)
-        if result is not None:
-            pose = np.array(result["views"][0]["cameraToRAS"], float)
-            self.live.show(transform, placement.transform_from_pose(pose, c0), now=True)
-        return c0
-
-    def c0(self, node: Any) -> Array | None:
-        """Where the C-arm of a fluoroscopy stands in the scene (cameraToRAS at rest, 4x4), or None."""
-        stored = get_data(record(node), C0)
-        return None if stored is None else np.array(stored, float)
-
-    def show(self, ct: Any, node: Any) -> Any:
-        """Show a fluoroscopy on its detector, with source and beam, where the C-arm stands. The detector's node.
-
-        Raises:
-            InputError: as :meth:`place_carm`.
-        """
-        c0 = self.c0(node)
-        if c0 is None:
-            c0 = self.place_carm(ct, node)
-        image = xray_image(node)
-        return carm_nodes.show_detector(record(node), image.pixels, image.carm, c0, inverted=_inverted(image))
-
-    # Poses
-
-    def pose(self, ct: Any, node: Any) -> Pose:
-        """The pose of a fluoroscopy's C-arm relative to the CT that the scene shows now.
-
-        It is stated in the CT's coordinates: those of its voxels with the parent transforms it had before.
-
-        Example: ``logic.pose(ct, node).write("pose.json")``
-
-        Raises:
-            InputError: as :meth:`place_carm`, or the transform was made not rigid.
-        """
-        c0 = self.c0(node)
-        if c0 is None:
-            c0 = self.place_carm(ct, node)
-        transform = placement.insert_transform(ct)
-        return Pose(placement.pose_from_transform(placement.get_ct_to_world(transform), c0))
-
-    def set_pose(self, ct: Any, node: Any, pose: Pose | ArrayLike) -> None:
-        """Move the CT so that the scene shows a pose of the C-arm."""
-        c0 = self.c0(node)
-        if c0 is None:
-            c0 = self.place_carm(ct, node)
-        matrix = _matrix(pose)
-        transform = placement.insert_transform(ct)
-        self.live.show(transform, placement.transform_from_pose(matrix, c0), now=True)
-
-    # Work
-
-    def load_ct(self, ct: Any, *, blocking: bool = True, on_done: Callable[[Any], None] | None = None,
-                on_error: Callable[[Exception], None] | None = None) -> Any:  # fmt: skip
-        """Hand a CT to the engine ahead of its first use. What the engine says of it (upload.Loaded), or the task."""
-        task = Task("load", on_done, on_error)
-        return self._start(task, self._load(task, ct), blocking)
+class SceneLogic(SceneCArm):
+    """Registers fluoroscopies to CTs in a MRML scene. Arguments: see :class:`~.work.SceneWork`."""
 
     def register(
         self,
@@ -282,8 +158,6 @@ class SceneLogic:
         task = Task("render", on_done, on_error)
         return self._start(task, self._render(task, ct, node, pose, pixels), blocking)
 
-    # What becomes of a result
-
     def result(self, node: Any, ct: Any = None) -> dict[str, Any] | None:
         """The last result of a fluoroscopy: the content of result.json, or None."""
         return results.get_result(node, ct)
@@ -300,98 +174,6 @@ class SceneLogic:
     def export(self, ct: Any, node: Any, path: str | os.PathLike[str]) -> None:
         """Write the result (.json) or the transform (.h5, .tfm). Raises InputError."""
         results.export(node, ct, path)
-
-    # Keeping going
-
-    @property
-    def busy(self) -> bool:
-        """Whether anything is under way."""
-        return bool(self.tasks) or self.client.busy
-
-    def poll(self) -> bool:
-        """Move everything on a little: at most some 20 ms. Call it often while it returns True."""
-        if self._polling:  # a callback that lets Slicer process events gets here again
-            return True
-        self._polling = True
-        try:
-            self.client.poll()
-            for task in list(self.tasks):
-                task.advance()
-                if not task.running and task in self.tasks:
-                    self.tasks.remove(task)
-            waiting = self.live.flush()
-        finally:
-            self._polling = False
-        return waiting or self.busy
-
-    def wait(self, task: Task) -> Any:
-        """Wait for a task; its result, or its error raised."""
-        try:
-            while task.running:
-                self.poll()
-                if task.running:
-                    self.idle()
-        except BaseException:
-            task.cancel()
-            raise
-        self.live.flush(now=True)
-        if task.error is not None:
-            raise task.error
-        return task.result
-
-    def idle(self) -> None:
-        """What a waiting call does between two polls."""
-        time.sleep(0.003)
-
-    def forget_scene(self) -> None:
-        """The scene closes: end all work and forget its nodes."""
-        self.live.drop()
-        for task in self.tasks:
-            task.cancel()
-        for loaded in self._loaded.values():
-            self._discard(loaded)
-        self._loaded.clear()
-
-    def restart_engine(self) -> None:
-        """End the engine's process and all its work; the next request starts it anew."""
-        for task in self.tasks:
-            task.cancel()
-        self._loaded.clear()  # the slabs go with the client's folder
-        self.client.close()
-        self.poll()
-
-    def close(self) -> None:
-        """End all work and the engine."""
-        self.forget_scene()
-        self.client.close()
-        self.poll()
-
-    # The rest is the machinery.
-
-    def _start(self, task: Task, steps: Steps, blocking: bool) -> Any:
-        self.tasks.append(task.begin(steps))
-        return self.wait(task) if blocking else task
-
-    def _load(self, task: Task, ct: Any) -> Steps:
-        stamp = upload.ct_stamp(ct) if upload.ct_array(ct) is not None else ()
-        loaded = self._loaded.get(ct.GetID())
-        if loaded is None or loaded.stamp != stamp:
-            if loaded is not None:
-                self._discard(self._loaded.pop(ct.GetID()))
-            loaded = yield from upload.upload(task, self.client, ct)
-            self._loaded[ct.GetID()] = loaded
-            yield
-            surface.show_surface(ct, loaded)
-        return loaded
-
-    def _discard(self, loaded: upload.Loaded) -> None:
-        for file in loaded.files:
-            self.client.arrays.remove(file)
-
-    def loaded(self, ct: Any) -> upload.Loaded | None:
-        """What the engine holds of a CT, where that is what the node now shows."""
-        loaded = self._loaded.get(ct.GetID()) if ct is not None else None
-        return loaded if loaded is not None and loaded.stamp == upload.ct_stamp(ct) else None
 
     def _register(self, task: Task, ct: Any, nodes: list[Any], start: Any, options: dict[str, Any],
                   on_progress: Callable[[dict[str, Any]], None] | None) -> Steps:  # fmt: skip
@@ -470,7 +252,7 @@ class SceneLogic:
             answer = yield from task.ask(self.client, "load_model", {"folder": os.fspath(start)})
             return {"model": answer["model"]}, ""
         poses = list(start) if isinstance(start, (list, tuple)) and not _is_matrix(start) else [start]
-        return {"poses": {"views": [{"cameraToRAS": _matrix(pose).tolist()} for pose in poses]}}, ""
+        return {"poses": {"views": [{"cameraToRAS": as_matrix(pose).tolist()} for pose in poses]}}, ""
 
     def _pretrain(self, task: Task, ct: Any, carm: CArm, view: dict[str, Any], rotation: Sequence[float],
                   translation: Sequence[float], name: str, python: str | None,
@@ -497,7 +279,7 @@ class SceneLogic:
 
     def _render(self, task: Task, ct: Any, node: Any, pose: Any, pixels: int | None) -> Steps:
         carm = need_carm(node)
-        wanted = self.pose(ct, node).camera_to_ras if pose is None else _matrix(pose)
+        wanted = self.pose(ct, node).camera_to_ras if pose is None else as_matrix(pose)
         loaded = yield from self._load(task, ct)
         small = carm
         longest = max(carm.image_size)
@@ -519,10 +301,6 @@ class SceneLogic:
         return carm_nodes.show_drr(record(node), answer["image"], small, c0, inverted=_shown_inverted(node))
 
 
-def _inverted(image: Any) -> bool:
-    return image.carm.intensity == "transmission"
-
-
 def _shown_inverted(node: Any) -> bool:
     """Whether the fluoroscopy is shown with bone dark."""
     detector = carm_nodes.referenced(record(node), carm_nodes.DETECTOR)
@@ -535,7 +313,3 @@ def _is_matrix(value: Any) -> bool:
         return np.shape(value) == (4, 4)
     except ValueError:
         return False
-
-
-def _matrix(pose: Pose | ArrayLike) -> Array:
-    return (pose if isinstance(pose, Pose) else Pose(np.asarray(pose, float))).camera_to_ras
