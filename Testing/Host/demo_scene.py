@@ -63,6 +63,7 @@ def main(folder: Path, case: str = "median") -> int:
         for name in ("network", "result"):
             logic.set_pose(ct_node, fluoroscopy, Pose.read(folder / f"{case}_{name}.json"))
             views.look_at_scene(view.camera_node(), carm, logic.c0(fluoroscopy))
+            view.camera_node().GetCamera().SetViewAngle(17)  # fill the picture
             pictures.append(view.image())
     finally:
         logic.close()

@@ -274,7 +274,12 @@ def _plots(folder: Path, panels: list[tuple[str, NDArray[np.uint8]]]) -> None:
     figure.savefig(folder / "overlays.png", dpi=90)
     plt.close(figure)
 
-    reports = [r for r in read_progress(folder / "model") if r.get("validationMtreMm") is not None]
+    reports: list[dict[str, Any]] = []
+    for report in read_progress(folder / "model"):
+        error = report.get("validationMtreMm")
+        # Most reports repeat the last validation.
+        if error is not None and (not reports or error != reports[-1]["validationMtreMm"]):
+            reports.append(report)
     figure, axis = plt.subplots(figsize=(7, 4), constrained_layout=True)
     axis.plot([r["seconds"] for r in reports], [r["validationMtreMm"] for r in reports], "o-", color="#1f77b4")
     axis.set(xlabel="training time (s)", ylabel="median mTRE of held-back images (mm)", yscale="log")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..errors import InputError
 from ..geometry.se3 import Array
+from ..imaging.quiet import quiet
 from .threads import cores, workers
 
 wp.config.log_level = wp.LOG_ERROR  # stdout belongs to whoever runs us
@@ -23,8 +24,14 @@ _DYNAMIC = (2, 3, 4, 9, 10, 11, 12, 13, 14)
 
 def cuda_devices() -> list[str]:
     """The CUDA devices Warp can use: ["cuda:0", ...]."""
-    wp.init()
+    _start_warp()
     return [str(device) for device in wp.get_cuda_devices()]
+
+
+def _start_warp() -> None:
+    """Initialise Warp without its line on machines that have no NVIDIA driver: that is nothing to warn of."""
+    with quiet():
+        wp.init()
 
 
 class WarpBackend:
@@ -42,7 +49,7 @@ class WarpBackend:
     def __init__(self, mu: NDArray[np.float32], step: float, length: float, device: str) -> None:
         from .warp_kernels import project
 
-        wp.init()
+        _start_warp()
         self.device = device
         self._samples_per_ray = max(1.0, length / step)
         self._warp_device = wp.get_device(device)
