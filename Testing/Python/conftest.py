@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -67,3 +70,16 @@ def small_ct(chest_ct_path: Path):
     scale = np.diag([i, j, k, 1.0])
     scale[:3, 3] = [(i - 1) / 2, (j - 1) / 2, (k - 1) / 2]
     return CTVolume.from_array(np.rint(hu).astype(np.int16), ct.affine @ scale, "small chest")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_training_outlives_the_tests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Trainings are detached processes that survive whoever started them: a failed test must not leave one running."""
+    yield
+    from DiffPoseSlicerLib.pretraining.job import is_running, read_status
+
+    for status in tmp_path_factory.getbasetemp().rglob("status.json"):
+        pid = read_status(status.parent).get("pid")
+        if pid and pid != os.getpid() and is_running(status.parent):
+            with contextlib.suppress(OSError):
+                os.kill(int(pid), signal.SIGTERM)
