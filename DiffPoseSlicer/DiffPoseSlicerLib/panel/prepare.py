@@ -138,7 +138,7 @@ class PrepareStep(Step):
         for need in packages.missing_to_prepare():
             reason = _("Preparing a patient trains a network, which needs {name}.").format(name=need.distribution)
             try:
-                if not packages.install(need, reason):
+                if not (packages.has(need) or packages.install(need, reason)):
                     break
             except Exception as error:  # pip's and PyTorch's own
                 self._said = ("bad", _("The installation failed: {reason}").format(reason=error))
@@ -182,7 +182,7 @@ class PrepareStep(Step):
         found = jobs.read_status(folder)
         if self._started_at is None:
             return found
-        if float(found.get("heartbeat") or 0.0) >= self._started_at - 1 or jobs.is_running(folder):
+        if float(found.get("heartbeat") or 0.0) > self._started_at or jobs.is_running(folder):
             self._started_at = None
         elif time.time() - self._started_at < _START_S:
             return {"state": "starting"}

@@ -269,6 +269,8 @@ class SceneLogic(SceneCArm):
         )
         folder = prepare.job_folder(self.models_folder, loaded.key, order, name)
         job = yield from prepare.make_job(folder, ct, loaded, order, name, self.device)
+        while prepare.is_ending(job.folder):
+            yield
         if not prepare.jobs.is_running(job.folder):
             prepare.jobs.start_detached(job.folder, python)
         if wait:

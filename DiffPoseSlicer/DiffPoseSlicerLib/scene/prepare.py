@@ -155,6 +155,11 @@ def best(models: list[Prepared], carm: CArm, view: dict[str, Any]) -> Prepared |
     return fitting[0] if fitting else None
 
 
+def is_ending(folder: PathLike) -> bool:
+    """Whether a job's process has said its last word and is about to end."""
+    return jobs.is_running(folder) and jobs.read_status(folder).get("state") not in jobs.ACTIVE
+
+
 def watch(folder: PathLike, on_progress: Callable[[dict[str, Any]], None] | None) -> Steps:
     """Steps that last until a job has ended; its last status."""
     seen = None
@@ -175,6 +180,6 @@ def delete(folder: PathLike) -> None:
         InputError: a process still works there, or it is no job folder.
     """
     folder = jobs.Job.open(folder).folder
-    if jobs.is_running(folder):
+    if jobs.is_running(folder) and not is_ending(folder):
         raise InputError("The preparation is still running: stop it first.")
     shutil.rmtree(folder, ignore_errors=True)
