@@ -232,7 +232,7 @@ def test_turning_and_mirroring_change_what_is_seen_as_the_button_says(host, pane
     settle(host, panel)
 
 
-def test_the_view_places_the_c_arm(panel, small_ct, rendered):
+def test_the_view_places_the_c_arm(host, panel, small_ct, rendered):
     from DiffPoseSlicerLib.panel.parameters import View
 
     node, fluoro = with_images(panel, small_ct, rendered)
@@ -242,6 +242,7 @@ def test_the_view_places_the_c_arm(panel, small_ct, rendered):
     panel.parameters.cranCaud = 12.0
     expected = Pose.from_view("LEFT_LATERAL", small_ct.center, kit.CARM, 0, 12).camera_to_ras
     np.testing.assert_allclose(panel.logic.c0(fluoro), expected, atol=1e-6)
+    host.user.process_events(0.05)
     detector = referenced(fluoro, carm_nodes.DETECTOR)
     np.testing.assert_allclose(kit.node_to_world(detector), carm_nodes.detector_matrix(kit.CARM, expected), atol=1e-6)
     # Another image, then back: the view comes back with its image.

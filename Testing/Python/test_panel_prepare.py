@@ -140,8 +140,13 @@ def bare(monkeypatch):
             raise importlib.metadata.PackageNotFoundError(name)
         return version(name)
 
+    from DiffPoseSlicerLib.panel import packages
+
     monkeypatch.setattr(importlib.metadata, "version", lookup)
-    return gone
+    packages.look_again()
+    yield gone
+    monkeypatch.undo()
+    packages.look_again()
 
 
 def test_with_neither_torch_nor_warp_the_panel_says_what_to_install(host, panel, bare, small_ct, rendered):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import importlib.util
 from dataclasses import dataclass
@@ -32,13 +33,23 @@ TORCH = Need("torch", "200 MB to 3 GB")
 SAFETENSORS = Need("safetensors", "1 MB")
 
 
+@functools.cache
 def has(need: Need) -> bool:
-    """Whether a package is installed in Slicer's own Python. Reads its metadata, never the package."""
+    """Whether a package is installed in Slicer's own Python. Reads its metadata, never the package.
+
+    The answer is kept until :func:`look_again`: the search through all folders takes milliseconds.
+    """
     try:
         importlib.metadata.version(need.distribution)
     except importlib.metadata.PackageNotFoundError:
         return False
     return True
+
+
+def look_again() -> None:
+    """Packages may have come or gone."""
+    importlib.invalidate_caches()
+    has.cache_clear()
 
 
 def own_python() -> bool:
@@ -58,12 +69,14 @@ def missing_to_prepare() -> list[Need]:
 
 def install(need: Need, reason: str) -> bool:
     """Ask, install, and say whether it is there now. Only ever called by a click of the user."""
-    importlib.invalidate_caches()
-    if need is TORCH:
-        _install_torch(reason)
-    else:
-        _install_by_pip(need, reason)
-    importlib.invalidate_caches()
+    look_again()
+    try:
+        if need is TORCH:
+            _install_torch(reason)
+        else:
+            _install_by_pip(need, reason)
+    finally:
+        look_again()
     return has(need)
 
 

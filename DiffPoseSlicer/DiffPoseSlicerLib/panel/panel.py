@@ -55,6 +55,10 @@ class Panel(VTKObservationMixin):
         self._new_pixels.setSingleShot(True)
         self._new_pixels.setInterval(40)
         self._new_pixels.connect("timeout()", self._pixels_changed)
+        self._show_soon = qt.QTimer()
+        self._show_soon.setSingleShot(True)
+        self._show_soon.setInterval(0)
+        self._show_soon.connect("timeout()", self.show_images)
         self.images = ImagesStep(self)
         self.prepare = PrepareStep(self)
         self.register = RegisterStep(self)
@@ -84,6 +88,7 @@ class Panel(VTKObservationMixin):
     def enter(self) -> None:
         """The module is shown."""
         self.entered = True
+        packages.look_again()
         self.layout_changed()
         self.images.guess()
         self.show_images()
@@ -113,6 +118,7 @@ class Panel(VTKObservationMixin):
         self.layout.leave()
         self._timer.stop()
         self._new_pixels.stop()
+        self._show_soon.stop()
         self._forget_observed()
         if self.parameters is not None:
             self.parameters.disconnectGui(self._gui_tag)
@@ -200,8 +206,8 @@ class Panel(VTKObservationMixin):
     def images_changed(self) -> None:
         """Other images, or another geometry: place the C-arm anew and show everything."""
         self._place()
-        self.show_images()
         self.refresh()
+        self._show_soon.start()  # in a turn of its own: the event loop must not wait for all of it
 
     def _place(self) -> None:
         """Put the C-arm where the view says. Does nothing while something is missing: the steps say what."""

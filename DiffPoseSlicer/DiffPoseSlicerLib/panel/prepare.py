@@ -17,8 +17,6 @@ from . import packages, settings, status, training_plot
 from .steps import Step
 
 _WATCH_MS = 500
-# A process that was started has so long to show a sign of life.
-_START_S = 60.0
 
 
 class PrepareStep(Step):
@@ -184,7 +182,7 @@ class PrepareStep(Step):
             return found
         if float(found.get("heartbeat") or 0.0) > self._started_at or jobs.is_running(folder):
             self._started_at = None
-        elif time.time() - self._started_at < _START_S:
+        elif time.time() - self._started_at < prepare.START_S:
             return {"state": "starting"}
         else:
             self._started_at = None

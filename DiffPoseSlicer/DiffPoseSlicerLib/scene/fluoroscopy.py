@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from ..errors import InputError
 from ..geometry.carm import CArm
 from ..imaging.intensity import to_attenuation
 from ..imaging.orientation import to_camera
-from .nodes import get_data, set_data
+from .nodes import PREFIX, get_data, set_data
 
 CARM, SOURCES = "carm", "carmSources"
 _COARSE_PIXELS = 96
@@ -64,10 +66,15 @@ def stored_pixels(node: Any) -> NDArray[Any]:
 
 def get_carm(node: Any) -> CArm | None:
     """The geometry stored on a fluoroscopy, or None where there is none (or it is damaged)."""
-    data = get_data(record(node), CARM)
+    return _parsed(record(node).GetAttribute(PREFIX + CARM) or "")
+
+
+@functools.lru_cache(maxsize=32)
+def _parsed(text: str) -> CArm | None:
+    """A geometry out of an attribute; asked for at every look at the panel."""
     try:
-        return CArm.from_json(data, "stored geometry") if isinstance(data, dict) else None
-    except InputError:
+        return CArm.from_json(json.loads(text), "stored geometry")
+    except (InputError, ValueError, AttributeError):
         return None
 
 

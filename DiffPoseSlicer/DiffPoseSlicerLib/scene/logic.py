@@ -12,6 +12,7 @@ happens in the engine's own process: nothing here imports torch, warp or SimpleI
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -271,10 +272,12 @@ class SceneLogic(SceneCArm):
         job = yield from prepare.make_job(folder, ct, loaded, order, name, self.device)
         while prepare.is_ending(job.folder):
             yield
+        since = 0.0
         if not prepare.jobs.is_running(job.folder):
             prepare.jobs.start_detached(job.folder, python)
+            since = time.time()
         if wait:
-            status = yield from prepare.watch(job.folder, on_progress)
+            status = yield from prepare.watch(job.folder, since, on_progress)
             if status.get("state") == "failed":
                 raise InputError(str(status.get("message") or "The preparation failed; its log.txt says more."))
         return job.folder

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,9 @@ from .task import Steps
 from .upload import Loaded, ct_array
 
 PathLike = str | os.PathLike[str]
+# A process that was started has so long to show a sign of life, and a job is looked at so often.
+START_S = 60.0
+_LOOK_S = 0.2
 # States in which nothing more will come.
 ENDED = ("done", "failed", "stopped", "interrupted", "new")
 
@@ -160,17 +164,23 @@ def is_ending(folder: PathLike) -> bool:
     return jobs.is_running(folder) and jobs.read_status(folder).get("state") not in jobs.ACTIVE
 
 
-def watch(folder: PathLike, on_progress: Callable[[dict[str, Any]], None] | None) -> Steps:
-    """Steps that last until a job has ended; its last status."""
-    seen = None
+def watch(folder: PathLike, since: float, on_progress: Callable[[dict[str, Any]], None] | None) -> Steps:
+    """Steps that last until a job, whose process was started at the time `since`, has ended; its last status."""
+    seen: Any = None
+    alive, looked = False, 0.0
     while True:
+        if time.time() - looked < _LOOK_S:
+            yield
+            continue
+        looked = time.time()
         status = jobs.read_status(folder)
-        if on_progress and status.get("heartbeat") != seen:
-            seen = status.get("heartbeat")
+        heartbeat = float(status.get("heartbeat") or 0.0)
+        alive = alive or heartbeat > since or jobs.is_running(folder)
+        if on_progress and alive and heartbeat != seen:
+            seen = heartbeat
             on_progress(status)
-        if status.get("state") in ENDED and not (status["state"] == "new" and jobs.is_running(folder)):
+        if (alive and status.get("state") in ENDED) or (not alive and looked - since > START_S):
             return status
-        yield
 
 
 def delete(folder: PathLike) -> None:

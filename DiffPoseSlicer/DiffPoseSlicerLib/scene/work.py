@@ -116,6 +116,7 @@ class SceneWork:
             self._loaded[ct.GetID()] = loaded
             yield
             surface.show_surface(ct, loaded)
+            yield
         return loaded
 
     def _discard(self, loaded: upload.Loaded) -> None:
