@@ -267,6 +267,8 @@ def test_a_saved_scene_comes_back_whole_twice(logic, small_ct, rendered, tmp_pat
 
 
 def test_closing_the_scene_while_it_registers_harms_nothing(logic, small_ct, rendered):
+    kit.CORE.clear()
+    kept = kit.count("vtkMRMLTransformNode")  # singletons of Slicer's own survive closing a scene
     node, fluoro = story(logic, small_ct, rendered)
     task = logic.register(node, fluoro, "search", blocking=False)
     for _ in range(30):
@@ -276,7 +278,7 @@ def test_closing_the_scene_while_it_registers_harms_nothing(logic, small_ct, ren
     kit.CORE.clear()
     while logic.poll():
         time.sleep(0.002)
-    assert task.state in ("cancelled", "failed") and kit.count("vtkMRMLTransformNode") == 0
+    assert task.state in ("cancelled", "failed") and kit.count("vtkMRMLTransformNode") == kept
 
 
 def test_export_writes_the_result_and_a_transform_slicer_reads(logic, small_ct, rendered, tmp_path):
