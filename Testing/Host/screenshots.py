@@ -148,9 +148,9 @@ class Story:
         center = [*self.logic.loaded(self.ct).center, 1.0]
         error = np.linalg.norm((np.linalg.inv(found) @ center)[:3] - (np.linalg.inv(truth) @ center)[:3])
         print(
-            f"registration: {result['seconds']:.2f} s, {len(heard)} iterations, {len(waits)} updates "
-            f"({len(waits) / max(result['seconds'], 1e-6):.0f} a second), none later than {1000 * lag:.0f} ms after its "
-            f"iteration, centre off by {error:.2f} mm, start {result['start']}"
+            f"registration: {result['seconds']:.2f} s, {len(heard)} iterations, {len(waits)} moves "
+            f"({len(waits) / max(result['seconds'], 1e-6):.0f} a second), none later than {1000 * lag:.0f} ms after "
+            f"its iteration, centre off by {error:.2f} mm, start {result['start']}"
         )
         if lag > MOST_LAG_S:
             self.problems.append(f"a transform update came {1000 * lag:.0f} ms after its iteration")

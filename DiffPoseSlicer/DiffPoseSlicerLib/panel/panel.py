@@ -89,7 +89,7 @@ class Panel(VTKObservationMixin):
         """The module is shown."""
         self.entered = True
         packages.look_again()
-        self.layout_changed()
+        self.layout.enter(with_plot=self.prepare.active)
         self.images.guess()
         self.show_images()
         self.warm_up()
@@ -243,7 +243,7 @@ class Panel(VTKObservationMixin):
 
     def layout_changed(self) -> None:
         """Show or hide the plot with the preparation that it shows."""
-        if self.entered:
+        if self.entered and self.layout.shown:  # else the user has chosen another one
             self.layout.enter(with_plot=self.prepare.active)
             self.review.draw()
 

@@ -52,6 +52,7 @@ class RegisterStep(Step):
             on_error=self._failed,
         )
         self.panel.wake()
+        self.panel.layout_changed()  # the plot of a preparation that has ended makes room
         self.panel.refresh()
 
     def _progress(self, step: dict[str, Any]) -> None:

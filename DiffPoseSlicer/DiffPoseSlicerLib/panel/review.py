@@ -44,8 +44,9 @@ class ReviewStep(Step):
         ui.undoButton.connect("clicked()", self.undo)
         ui.exportButton.connect("clicked()", self._export_clicked)
         self.mode = overlays.BLEND
-        self.drr = LiveDrr(self.logic, self.draw, self._drr_failed)
+        self.drr = LiveDrr(self.logic, self._drawn, self._drr_failed)
         self._said: tuple[str, str] | None = None
+        self._drr_error: tuple[str, str] | None = None
         self._history: list[dict[str, Any]] = []
         self._dark = False
         self._flicker = qt.QTimer()
@@ -91,8 +92,15 @@ class ReviewStep(Step):
             node, overlays.difference(image[::step, ::step], drr), small, c0, color=_GREY, window=(-2.0, 2.0)
         )
 
+    def _drawn(self) -> None:
+        if self._drr_error is not None and self._said == self._drr_error:
+            self._said = None  # it works again
+            self.panel.refresh()
+        self._drr_error = None
+        self.draw()
+
     def _drr_failed(self, error: Exception) -> None:
-        self._said = status.of_error(error)
+        self._said = self._drr_error = status.of_error(error)
         self.panel.refresh()
 
     # What the buttons do
