@@ -215,33 +215,81 @@ def scaling(step: float, repeats: int) -> dict[str, list[tuple[float, float, flo
 
 
 PEAK = """
-import resource, sys
+import sys
 sys.path[:0] = sys.argv[1:3]
 import rendering
-rendering.run_for_peak(sys.argv[3], int(sys.argv[4]))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(rendering.run_for_peak(sys.argv[3], int(sys.argv[4])))
 """
 
 
-def run_for_peak(name: str, size: int) -> None:
-    """One render and one gradient, in a process of its own; "large" is ours on a CT of 512 x 512 x 400."""
+def peak_kb(pid: int | str = "self") -> float:
+    """Peak resident memory of a process, kB.
+
+    Linux counts it in VmHWM from the start of the program; getrusage would go on from the process that started it.
+    """
+    status = Path(f"/proc/{pid}/status")
+    if status.is_file():
+        return float(next(line.split()[1] for line in status.read_text().splitlines() if line.startswith("VmHWM")))
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1024 if sys.platform == "darwin" else 1)
+
+
+def large_ct() -> CTVolume:
+    """512 x 512 x 400 voxels."""
+    hu = np.full((400, 512, 512), -1000, np.int16)
+    hu[:, 100:400, 100:400] = np.random.default_rng(0).integers(-100, 800, (300, 300))
+    return CTVolume.from_array(hu, np.diag([0.7, 0.7, 1.0, 1.0]))
+
+
+def engine_peak_kb(size: int) -> float:
+    """Peak of the engine's worker that reads the large CT, renders and registers it."""
+    import tempfile
+
+    import SimpleITK as sitk
+
+    from DiffPoseSlicerLib.engine.client import EngineClient
+    from DiffPoseSlicerLib.engine.transport import SubprocessTransport
+
+    carm = CArm(1020.0, (size, size), (300 / size, 300 / size), intensity="attenuation")
+    with tempfile.TemporaryDirectory() as folder:
+        ct = large_ct()
+        pose = Pose.from_view("AP", ct, carm)
+        image = sitk.GetImageFromArray(ct.hu)
+        image.SetSpacing((0.7, 0.7, 1.0))
+        image.SetDirection((-1, 0, 0, 0, -1, 0, 0, 0, 1))
+        sitk.WriteImage(image, f"{folder}/ct.nrrd")
+        del image, ct
+        transport = SubprocessTransport()
+        with EngineClient(transport) as client:
+            key = client.call("load_ct", {"path": f"{folder}/ct.nrrd"})["ct"]
+            view = {"ct": key, "carm": carm.to_json(), "pose": pose.to_json()}
+            pixels = client.call("render", view)["image"]
+            start = {"poses": {"views": [pose.to_json()]}}
+            xray = {"pixels": np.asarray(pixels), "carm": carm.to_json()}
+            client.call("register", {"ct": key, "xrays": [xray], "start": start})
+            return peak_kb(transport.pid or "self")
+
+
+def run_for_peak(name: str, size: int) -> float:
+    """Peak kB of one render and one gradient in this process; "large" is ours on a CT of 512 x 512 x 400."""
+    if name == "engine":
+        return engine_peak_kb(size)
     if name == "large":
-        hu = np.full((400, 512, 512), -1000, np.int16)
-        hu[:, 100:400, 100:400] = np.random.default_rng(0).integers(-100, 800, (300, 300))
-        ct = CTVolume.from_array(hu, np.diag([0.7, 0.7, 1.0, 1.0]))
-        del hu
+        ct = large_ct()
         carm = CArm(1020.0, (size, size), (300 / size, 300 / size))
         projector = Projector(ct.level(), "cpu")
         projector.project(carm, Pose.from_view("AP", ct, carm).camera_to_ras, jacobian=True)
-        return
+        return peak_kb()
     for call in CONTESTANTS[name](Scene(size, 1.0)):
         call()
+    return peak_kb()
 
 
 def peaks(names: list[str], size: int) -> dict[str, float]:
     """Peak resident memory in MB, interpreter and libraries included (not on Windows)."""
     result = {}
-    for name in [*names, "large"]:
+    for name in [*names, "large", "engine"]:
         command = [
             sys.executable,
             "-c",
@@ -253,7 +301,7 @@ def peaks(names: list[str], size: int) -> dict[str, float]:
         ]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0:
-            result[name] = int(done.stdout.split()[-1]) / (1024**2 if sys.platform == "darwin" else 1024)
+            result[name] = float(done.stdout.split()[-1]) / 1024
     return result
 
 
