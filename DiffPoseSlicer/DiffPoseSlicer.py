@@ -8,11 +8,12 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import unittest
 from typing import Any
 
+import numpy as np
 import qt
 import slicer
-import vtk
 from slicer.i18n import tr as _
 from slicer.i18n import translate
 from slicer.ScriptedLoadableModule import (
@@ -24,6 +25,7 @@ from slicer.ScriptedLoadableModule import (
 from slicer.util import VTKObservationMixin
 
 from DiffPoseSlicerLib.engine.client import EngineClient
+from DiffPoseSlicerLib.scene import sample_data
 from DiffPoseSlicerLib.scene.logic import SceneLogic
 
 
@@ -56,10 +58,45 @@ class DiffPoseSlicer(ScriptedLoadableModule):
         icon = self.resourcePath("Icons/DiffPoseSlicer.svg")
         if os.path.isfile(icon):
             parent.icon = qt.QIcon(icon)
+        if hasattr(slicer.modules, "sampledata"):  # loaded into a Slicer that runs
+            registerSampleData()
+        else:
+            slicer.app.connect("startupCompleted()", registerSampleData)
 
     def resourcePath(self, filename: str) -> str:
         """The path of a file in Resources."""
         return os.path.join(resourcesDir(), filename)
+
+
+def registerSampleData() -> None:
+    """Offer a chest CT, and a fluoroscopy made from it, in Slicer's module Sample Data."""
+    try:
+        import SampleData
+    except ImportError:  # a Slicer without that module
+        return
+    icon = os.path.join(resourcesDir(), "Icons", "DiffPoseSlicer.png")
+    sample_data.register_sources(SampleData.SampleDataLogic, makeSampleFluoroscopy, icon)
+
+
+def makeSampleFluoroscopy(source: Any) -> Any:
+    """Load the sample's CT where the scene lacks it, and make a fluoroscopy of it: the button in Sample Data.
+
+    Args:
+        source: The SampleData.SampleDataSource of the CT.
+
+    Returns:
+        The fluoroscopy's node, or None where nothing can render and installing was declined.
+    """
+    import SampleData
+
+    from DiffPoseSlicerLib.panel import packages
+
+    with slicer.util.tryWithErrorDisplay(_("The fluoroscopy could not be made."), waitCursor=False):
+        reason = _("The fluoroscopy is rendered from the CT, which needs NVIDIA Warp (or PyTorch).")
+        if not packages.can_register() and not packages.install(packages.WARP, reason):
+            return None
+        ct = sample_data.sample_ct(lambda: SampleData.SampleDataLogic().downloadFromSource(source)[0])
+        return sample_data.simulate_fluoroscopy(slicer.util.getModuleLogic("DiffPoseSlicer"), ct)[0]
 
 
 class DiffPoseSlicerWidget(ScriptedLoadableModuleWidget, VTKObservationMixin):
@@ -173,14 +210,18 @@ class DiffPoseSlicerLogic(SceneLogic, ScriptedLoadableModuleLogic):
 
 
 class DiffPoseSlicerTest(ScriptedLoadableModuleTest):
-    """The self-test that Slicer runs: the panel opens and says what it needs."""
+    """The self-test that Slicer runs: the panel opens, and a fluoroscopy of a phantom is registered back to it."""
 
     def setUp(self) -> None:
         slicer.mrmlScene.Clear()
 
     def runTest(self) -> None:
-        self.setUp()
-        self.test_panel_opens()
+        for test in (self.test_panel_opens, self.test_fluoroscopy_is_registered):
+            self.setUp()
+            try:
+                test()
+            except unittest.SkipTest as reason:
+                self.delayDisplay(f"Skipped {test.__name__}: {reason}")
 
     def test_panel_opens(self) -> None:
         """The module opens, registers nothing without images, and says why."""
@@ -188,11 +229,27 @@ class DiffPoseSlicerTest(ScriptedLoadableModuleTest):
         widget = slicer.util.getModuleWidget("DiffPoseSlicer")
         self.assertFalse(widget.ui.registerButton.enabled)
         self.assertTrue(widget.ui.registerButton.toolTip)
-        volume = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
-        image = vtk.vtkImageData()
-        image.SetDimensions(8, 8, 8)
-        image.AllocateScalars(vtk.VTK_SHORT, 1)
-        volume.SetAndObserveImageData(image)
-        widget.panel.parameters.ct = volume
-        self.assertIn("8 x 8 x 8", widget.ui.ctInfoLabel.text)
+        widget.panel.parameters.ct = sample_data.phantom_ct()
+        self.assertIn("72 x 60 x 80", widget.ui.ctInfoLabel.text)
         self.delayDisplay("The panel opens.")
+
+    def test_fluoroscopy_is_registered(self) -> None:
+        """A fluoroscopy rendered from a phantom brings the phantom from the nominal view to where it was taken."""
+        logic = slicer.util.getModuleLogic("DiffPoseSlicer")
+        machine = logic.client.call("doctor", {})["lines"]
+        renderer = next(line for line in machine if line.startswith("renderer")).partition(" ")[2].strip()
+        if renderer.startswith("none"):
+            self.skipTest(f"rendering and registration need NVIDIA Warp or PyTorch (renderer: {renderer})")
+        ct = sample_data.phantom_ct()
+        fluoroscopy, truth = sample_data.simulate_fluoroscopy(logic, ct)
+        result = logic.register(ct, fluoroscopy, start="view")
+        center = np.append(logic.loaded(ct).center, 1.0)
+        found = logic.pose(ct, fluoroscopy)  # what the scene shows, not what the result says
+        apart = np.linalg.inv(truth.camera_to_ras) @ center - np.linalg.inv(found.camera_to_ras) @ center
+        self.assertLess(np.linalg.norm(apart[:2]), 1.0)
+        self.assertLess(abs(apart[2]), 5.0)
+        turn = truth.camera_to_ras[:3, :3].T @ found.camera_to_ras[:3, :3]
+        self.assertGreater(np.trace(turn), 1 + 2 * np.cos(np.deg2rad(1.0)))
+        self.assertIsNotNone(ct.GetParentTransformNode())
+        millimetres, seconds = np.linalg.norm(apart), result["seconds"]
+        self.delayDisplay(f"Registered within {millimetres:.2f} mm in {seconds:.1f} s on {renderer}.")
