@@ -8,6 +8,7 @@
     python3 Testing/run.py screenshots     the pictures of the documentation
     python3 Testing/run.py setup           only the environment the others need
     python3 Testing/run.py test-versions   the library's tests with what Slicer 5.10 bundles
+    python3 Testing/run.py newcomer        README.md followed to the letter in a clean clone
     python3 Testing/run.py release-check   what must hold before a release
 
 The first run makes a virtual environment in .venv and installs Testing/requirements.txt there; later runs use it, bring
@@ -298,6 +299,11 @@ def pytest(python: Path, arguments: list[str], before: int = 0) -> int:
     return status or before
 
 
+def newcomer(arguments: list[str]) -> int:
+    """Every command of README.md, in order, in a clean clone of what is committed."""
+    return run([base_python()[0], ROOT / "Testing" / "newcomer.py", *arguments])
+
+
 def release_check(_: list[str]) -> int:
     """What must hold before a release, beside the tests."""
     return run([ensure_environment(), ROOT / "Testing" / "release_check.py"])
@@ -350,7 +356,7 @@ def screenshots(arguments: list[str]) -> int:
 
 TASKS: dict[str, Callable[[list[str]], int]] = {
     task.__name__.replace("_", "-"): task
-    for task in (demo, test, bench, lint, screenshots, setup, test_versions, release_check)
+    for task in (demo, test, bench, lint, screenshots, setup, test_versions, newcomer, release_check)
 }
 
 

@@ -22,7 +22,14 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 # The design page shows interfaces, CONTRIBUTING.md what a test of the panel looks like (test_host.py is full of them).
 NOT_TO_RUN = ("design.md", "CONTRIBUTING.md")
 # Shown, and tested elsewhere: the run script's tasks, installing, building with CMake.
-ELSEWHERE = ("python3 Testing/run.py ", "pip install ", "cmake ", ".venv/bin/ruff ")
+ELSEWHERE = (
+    "python3 Testing/run.py ",
+    "python3 -m venv ",
+    ".venv-library/bin/",
+    "pip install ",
+    "cmake ",
+    ".venv/bin/ruff ",
+)
 
 
 def blocks(page: Path) -> Iterator[tuple[str, str]]:
@@ -75,7 +82,7 @@ def test_commands_run(page: Path, folder: Path, capsys: pytest.CaptureFixture[st
                 assert status == 0, f"{line}\n{output.err}"
                 ran += 1
             else:
-                assert re.sub(r"^\w+=\S+ ", "", line).startswith(ELSEWHERE), line
+                assert re.sub(r"^(\w+=\S+ )+", "", line).startswith(ELSEWHERE), line
     if page.name == "command-line.md":
         assert ran >= 6
         assert (folder / "overlay.png").stat().st_size > 1000
