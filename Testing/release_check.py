@@ -41,7 +41,27 @@ def change_log_describes_it() -> str:
     if not heading:
         return f"CHANGELOG.md has no heading '## {version()} (date)'"
     dated = re.fullmatch(r"\d{4}-\d\d-\d\d", heading[1])
-    return "" if dated else f"CHANGELOG.md gives '{heading[1]}' where a date belongs"
+    return (
+        "" if dated else f"CHANGELOG.md gives '{heading[1]}' where the date belongs: set it on the day of the release"
+    )
+
+
+def address_is_the_repositorys_own() -> str:
+    """The address that users and the catalog are given, held against where this clone came from.
+
+    CMake, s4ext, json and pyproject each need it in full (the catalog reads them one by one); a test keeps them alike.
+    """
+    cmake = (ROOT / "CMakeLists.txt").read_text(encoding="utf-8")
+    found = re.search(r'^set\(EXTENSION_HOMEPAGE "(.*)"\)$', cmake, re.MULTILINE)
+    stated = found[1] if found else "nothing"
+    where = "CMakeLists.txt, DiffPoseSlicer.s4ext, DiffPoseSlicer.json and pyproject.toml"
+    if "origin" not in output("git", "remote").split():
+        return f"{where} name {stated}, and no remote 'origin' confirms it: set both to the public repository"
+    origin = output("git", "remote", "get-url", "origin").removesuffix(".git")
+    same = origin.rpartition("github.com")[2].lstrip(":/") == stated.rpartition("github.com")[2].lstrip(":/")
+    return (
+        "" if same else f"{where} name {stated}, origin is {origin}: set the public repository's address before release"
+    )
 
 
 def everything_is_committed() -> str:
@@ -74,6 +94,7 @@ def wheel_works_alone() -> str:
 CHECKS: list[Callable[[], str]] = [
     version_has_three_numbers,
     change_log_describes_it,
+    address_is_the_repositorys_own,
     everything_is_committed,
     version_is_new,
     wheel_works_alone,

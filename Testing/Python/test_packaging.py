@@ -199,6 +199,16 @@ def test_s4ext_and_cmake_agree() -> None:
     assert ";" not in cmake["DESCRIPTION"]  # CMake would take it for a list
 
 
+def test_every_address_is_in_one_repository(catalog: dict) -> None:
+    """Each file needs it in full; it changes in all of them at once."""
+    homepage = read_cmake()["HOMEPAGE"]
+    raw = homepage.replace("https://github.com/", "https://raw.githubusercontent.com/")
+    assert catalog["scm_url"] == f"{homepage}.git"
+    assert f'Homepage = "{homepage}"' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for name in ("ICONURL", "SCREENSHOTURLS"):
+        assert all(url.startswith(f"{raw}/main/Resources/") for url in read_cmake()[name].split()), name
+
+
 def test_catalog_entry_agrees_and_keeps_its_schema(catalog: dict) -> None:
     s4ext, cmake = read_s4ext(ROOT / "DiffPoseSlicer.s4ext"), read_cmake()
     required = {"$schema", "category", "scm_url"}
