@@ -1,0 +1,1 @@
+"""Methods of others, to compare with: first-order optimisation of whole-image scores."""
