@@ -77,6 +77,13 @@ def test_a_registration_streams_every_iteration_and_finds_the_pose(client, small
     assert list(client.arrays.folder.glob("*.npy")) and not client.busy  # the CT's slabs are kept, nothing else waits
 
 
+def test_an_image_that_seems_mirrored_is_said(client, small_ct, pose, xray):
+    request = registration(load(client, small_ct), np.ascontiguousarray(xray[:, ::-1]), pose)
+    request["xrays"][0]["carm"]["intensity"] = "attenuation"
+    (warning,) = client.call("register", request)["warnings"]
+    assert "mirrored left to right" in warning and "register it as mirrored" in warning
+
+
 def test_a_search_is_bounded_by_its_view_and_ranges(client, small_ct, pose, xray):
     request = registration(load(client, small_ct), xray, pose) | {"start": "search", "view": "AP", "lao_rao": 5}
     result = client.call("register", request | {"rotation": [10, 10, 10], "translation": [5, 5, 5], "budget": 30})

@@ -119,8 +119,14 @@ def test_a_wrong_orientation_is_recognised_by_trying_and_said(wrong):
     np.testing.assert_array_equal(trial.xray.pixels, right.pixels)
     assert len(trial.scores) == 8
     assert bool(trial.note) == (wrong != (False, 0))
-    assert ("mirrored" in trial.note) == wrong[0]
-    assert ("turned" in trial.note) == (wrong[1] != 0)
+    assert ("mirrored left to right" in trial.note) == wrong[0]
+    assert ("turned by" in trial.note) == (wrong[1] != 0)
+    if trial.note:
+        assert "register it as plain (mirrored false, rotation 0)" in trial.note
+        assert trial.xray.carm == right.carm
+    quick = try_orientations(right.reoriented(*wrong), similarity, glance=similarity, stated=0.0)
+    assert len(quick.scores) == 3  # the stated way and the two that look best
+    assert bool(quick.note) == (wrong != (False, 0))
 
 
 def test_intensity_is_decided_and_explained():

@@ -34,6 +34,13 @@ def add(parser: argparse.ArgumentParser) -> None:
         metavar="F",
         help="carm.json, preset:NAME or a calibration: one for all X-rays, or one for each in order",
     )
+    parser.add_argument(
+        "--orientation",
+        type=_orientation,
+        metavar="W",
+        help="plain or mirrored, perhaps with a turn (mirrored:90): how the X-rays were stored, where their files are "
+        "wrong; what `mirrored` and `rotation` mean in a carm.json",
+    )
     parser.add_argument("--start", default="search", metavar="S", help=f"{_STARTS} (default search)")
     options.add_view(parser, default=None)
     options.add_range(parser, None, None)
@@ -50,6 +57,8 @@ def run(args: argparse.Namespace) -> None:
     overlay = options.output_file(args.overlay, (".png",)) if args.overlay else None
     kind, file = _split_start(args.start)
     xrays = read_xrays(args.xrays, args.carm)
+    if args.orientation:
+        xrays = [xray.reoriented(*args.orientation) for xray in xrays]
     ct = options.read_ct(args.ct)
     start = _start(kind, file, xrays, ct.center if args.center is None else args.center, args.view)
     for note in _notes(start, ct):
@@ -74,6 +83,16 @@ def run(args: argparse.Namespace) -> None:
     if overlay:
         write_overlay(overlay, ct, xrays, result, args.device)
     print(summary(result))
+    for warning in result.warnings:
+        print(f"Warning: {warning}", file=sys.stderr)
+
+
+def _orientation(text: str) -> tuple[bool, int]:
+    """(mirrored, rotation) of --orientation."""
+    word, _, turn = text.partition(":")
+    if word not in ("plain", "mirrored") or turn not in ("", "0", "90", "180", "270"):
+        raise argparse.ArgumentTypeError(f"{text!r} is no orientation: use plain or mirrored, and :90, :180 or :270")
+    return word == "mirrored", int(turn or 0)
 
 
 def summary(result: RegistrationResult) -> str:

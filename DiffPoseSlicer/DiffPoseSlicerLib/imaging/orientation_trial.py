@@ -1,7 +1,7 @@
 """Whether an image was stored mirrored or turned in another way than its file says: found by trying all eight.
 
 A mirrored image fits no pose at all, so the ways differ clearly once each is compared at its best; the comparison
-itself (render, register, score) is the caller's.
+itself (render, register, score) is the caller's. Nothing is ever changed: what was found is said.
 """
 
 from __future__ import annotations
@@ -11,8 +11,13 @@ from dataclasses import dataclass
 
 from .xray import XrayImage
 
-# Another way must beat the stated one by this much similarity to be believed.
-MARGIN = 0.1
+Way = tuple[bool, int]  # mirrored, rotation: as in CArm
+# Another way must beat the stated one by this much similarity to be believed, and be this good in itself.
+MARGIN, GOOD = 0.1, 0.85
+# A way that also turns the image must beat one that does not by this: a turn can be a rotation about the beam instead.
+_TURN_COST = 0.03
+# How many ways that look best at a glance are compared properly.
+_PROMISING = 2
 
 
 @dataclass(frozen=True)
@@ -21,42 +26,55 @@ class OrientationTrial:
 
     Attributes:
         xray: The image as it fits best; the one given unless another way is clearly better.
-        scores: Similarity of each way tried, by (mirrored, rotation).
-        note: What was found, in a sentence for the user; "" where the stated way is right.
+        scores: Similarity of each way compared properly, by (mirrored, rotation).
+        note: What was found and what to do, for the user; "" where nothing speaks against the stated way.
     """
 
     xray: XrayImage
-    scores: dict[tuple[bool, int], float]
+    scores: dict[Way, float]
     note: str
 
 
 def try_orientations(
     xray: XrayImage,
     similarity: Callable[[XrayImage], float],
-    rotations: tuple[int, ...] = (0, 90, 180, 270),
+    *,
+    stated: float | None = None,
+    glance: Callable[[XrayImage], float] | None = None,
 ) -> OrientationTrial:
     """Compare an image in all ways it may have been stored.
 
     Args:
         xray: As read.
         similarity: Of an image to the CT at the best pose found for it; higher is better.
-        rotations: The turns to try, degrees against the stated one; (0,) tries mirroring only.
+        stated: The similarity of `xray` itself, where it is known.
+        glance: A quicker, rougher similarity; given one, only the two ways it likes best are compared properly.
     """
-    stated = (xray.carm.mirrored, xray.carm.rotation)
-    images = {stated: xray}
-    for turn in rotations:
-        for mirrored in (False, True):
-            way = (mirrored, (xray.carm.rotation + turn) % 360)
-            images.setdefault(way, xray.reoriented(*way))
-    scores = {way: float(similarity(image)) for way, image in images.items()}
-    best = max(scores, key=lambda way: scores[way])
-    if scores[best] <= scores[stated] + MARGIN:
+    given = (xray.carm.mirrored, xray.carm.rotation)
+
+    def preference(scores: dict[Way, float]) -> list[Way]:
+        return sorted(scores, key=lambda way: _TURN_COST * (way[1] != given[1]) - scores[way])
+
+    images = {(m, r): xray.reoriented(m, r) for m in (False, True) for r in (0, 90, 180, 270) if (m, r) != given}
+    if glance is not None:
+        rough = {way: glance(image) for way, image in images.items()}
+        images = {way: images[way] for way in preference(rough)[:_PROMISING]}
+    scores = {given: float(similarity(xray)) if stated is None else float(stated)}
+    scores |= {way: float(similarity(image)) for way, image in images.items()}
+    best = preference(scores)[0]
+    if scores[best] <= scores[given] + MARGIN or scores[best] < GOOD:
         return OrientationTrial(xray, scores, "")
-    words = [] if best[0] == stated[0] else ["mirrored left to right"]
-    turn = (best[1] - stated[1]) % 360
+    words = [] if best[0] == given[0] else ["mirrored left to right"]
+    turn = (best[1] - given[1]) % 360
     words += [f"turned by {turn} degrees"] if turn else []
     note = (
-        f"The image fits much better {' and '.join(words)} than as its file says (similarity {scores[best]:.2f}, not "
-        f"{scores[stated]:.2f}): it was stored that way."
+        f"The image{f' {xray.name}' if xray.name else ''} seems {' and '.join(words)} against what its file says: so "
+        f"it fits with a similarity of {scores[best]:.2f}, as it is only with {scores[given]:.2f}. Nothing was changed: "
+        f"check it, and register it as {way_text(best)} (mirrored {str(best[0]).lower()}, rotation {best[1]})."
     )
     return OrientationTrial(images[best], scores, note)
+
+
+def way_text(way: Way) -> str:
+    """A way in the words of the command line: plain or mirrored, and the turn after a colon where there is one."""
+    return ("mirrored" if way[0] else "plain") + (f":{way[1]}" if way[1] else "")

@@ -157,6 +157,8 @@ def trust_line(result: dict[str, Any], accepted: bool = False) -> tuple[str, str
         reasons = "; ".join(_REASONS.get(reason, reason) for reason in trust.get("reasons", ())) or _("no reason given")
         text = _("Not trusted: {reasons}").format(reasons=reasons)
         kind = "warn" if set(trust.get("reasons", ())) == {"not calibrated"} else "bad"
+    if result.get("warnings"):
+        kind, text = "bad", " ".join([*result["warnings"], text])
     error = result.get("expectedErrorMm")
     if error is not None:
         text += " · " + _("expected error {error:.1f} mm").format(error=error)

@@ -5,7 +5,9 @@ Starts are turned into candidate poses here; `descent` solves them from coarse t
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from ..geometry.se3 import Array, inverse
 from . import starts as start_poses
 from .descent import ISOLATED_PLAN, PLAN, Descent, Level, Pace
 from .evidence import CutPrism, cut_prisms
+from .orientation import orientation_warnings
 from .result import NOT_CALIBRATED, Hypothesis, Progress, RegistrationResult
 from .versions import versions
 from .views import Prior, window
@@ -183,8 +186,11 @@ def register(
         device: "auto", "cpu" or "cuda:N".
         on_progress: called after every iteration.
         cancel: asked at every iteration; true ends the work with Cancelled.
-        budget: seconds after which the best pose so far is returned.
+        budget: seconds after which the best pose so far is returned; with one, a poor result is not looked into.
         registrar: a warm :class:`Registrar` of the same CT.
+
+    Returns:
+        The result. Where it fits poorly, its `warnings` say whether an image seems stored mirrored or turned.
 
     Raises:
         InputError: the start does not fit the X-rays.
@@ -225,7 +231,8 @@ def register(
         word = "search"
     else:
         raise InputError(f"The start is {start!r}: give a pose, a prepared model or 'search'.")
-    return registrar.register(
+    began = time.perf_counter()
+    result = registrar.register(
         xrays,
         candidates,
         relative=relative,
@@ -235,6 +242,11 @@ def register(
         cancel=cancel,
         budget=budget,
     )
+    if budget is None:
+        others = [np.eye(4)] * len(xrays) if relative is None else relative
+        warnings = orientation_warnings(registrar, xrays, candidates, others, result.similarities, cancel)
+        result = replace(result, warnings=warnings, seconds=time.perf_counter() - began)
+    return result
 
 
 def _hypotheses(found: list[tuple[Array, float]]) -> list[Hypothesis]:

@@ -66,6 +66,7 @@ class RegistrationResult:
         hypotheses: distinct minima, best first.
         history: every iteration.
         iterations, seconds, start, reason: how many steps, how long, where it started, why it stopped.
+        warnings: what the user must know, in sentences that say what to do: an image that seems mirrored or turned.
     """
 
     poses: list[Pose]
@@ -82,6 +83,7 @@ class RegistrationResult:
     reason: str
     history: list[Progress] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
     @property
     def pose(self) -> Pose:
@@ -118,6 +120,7 @@ class RegistrationResult:
             "seconds": self.seconds,
             "start": self.start,
             "stopped": self.reason,
+            "warnings": list(self.warnings),
             "versions": self.versions,
         }
 
