@@ -169,6 +169,7 @@ def test_joint_registration_takes_several_xrays(files, tmp_path):
 RENDER = "render {0}/ct.nii.gz --carm {0}/carm.json --pose {0}/pose.json -o {0}/out.npy"
 REGISTER = "register {0}/ct.nii.gz {0}/sim/xray_000.png --carm {0}/carm.json --start pose:{0}/pose.json -o {0}/out.json"
 SIMULATE = "simulate {0}/ct.nii.gz --carm {0}/carm.json -n 1 -o {0}/new"
+EXPORT = "export {0}/pose.json"
 EVALUATE = "evaluate {0}/pose.json --truth {0}/sim/truth_000.json"
 
 
@@ -231,6 +232,15 @@ BAD = {
     "truth of two views": (changed(EVALUATE, "sim/truth_000.json", "two.json"), "2"),
     "points of the wrong shape": (EVALUATE + " --points {0}/carm.json", "points"),
     "point of two numbers": (EVALUATE + " --points {0}/points.json", "3 numbers"),
+    "export's ending": (EXPORT + " --to {0}/o.mat", "o.mat"),
+    "export without C-arm": (EXPORT + " --to {0}/o.txt --matrix projection", "--carm"),
+    "export of a projection as transform": (EXPORT + " --to {0}/o.h5 --matrix projection", ".txt"),
+    "export without a result": (EXPORT + " --to {0}/o.tfm --matrix ctToWorld", "ctToWorld"),
+    "export without frames": (EXPORT + " --to {0}/o.dcm", "--ct and --xray"),
+    "export of a view too many": (EXPORT + " --to {0}/o.tfm --number 2", "no view 2"),
+    "preset unknown": (changed(RENDER, "{0}/carm.json", "preset:none:10x10"), "'none'"),
+    "preset without a size": (changed(RENDER, "{0}/carm.json", "preset:mini"), "preset:mini:ROWSxCOLUMNS"),
+    "preset of a wrong size": (changed(RENDER, "{0}/carm.json", "preset:mini:big"), "'big'"),
     "doctor's file missing": ("doctor {0}/none.png", "none.png"),
     "doctor's file unknown": ("doctor {0}/junk.bin", "junk.bin"),
 }

@@ -196,7 +196,7 @@ def test_where_a_carm_can_come_from(tmp_path):
     assert XrayImage.read(image, preset).carm.source_to_detector == 1020
     np.savetxt(tmp_path / "p.txt", preset.intrinsics @ np.eye(4)[:3] + [[0, 0, 0, 1], [0, 0, 0, 2], [0, 0, 0, 700]])
     np.testing.assert_allclose(read_carm(tmp_path / "p.txt", image).principal_point, preset.principal_point)
-    for source, words in (("preset:none", "no C-arm preset"), ("preset:mini", "needs an image")):
+    for source, words in (("preset:none", "no C-arm preset"), ("preset:mini", "needs the image's size")):
         with pytest.raises(InputError, match=words):
             read_carm(source)
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from . import options
+
 
 def add(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("files", metavar="FILE", nargs="*", help="files or DICOM folders to look at")
-    parser.add_argument("--carm", metavar="F", help="carm.json of the X-rays among them")
+    parser.add_argument("--carm", metavar="F", help=f"{options.CARM_SOURCES} or preset:NAME, of the X-rays among them")
 
 
 def run(args: argparse.Namespace) -> None:

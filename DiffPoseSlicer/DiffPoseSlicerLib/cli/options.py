@@ -12,8 +12,10 @@ from ..errors import InputError
 from ..geometry.pose import VIEWS
 
 if TYPE_CHECKING:
+    from ..geometry.carm import CArm
     from ..imaging.ct import CTVolume
 
+CARM_SOURCES = "carm.json, a DICOM X-ray, a calibration"
 # What a prepared model and a simulation cover where nothing else is said: half-ranges per camera axis, degrees and mm.
 ROTATION, TRANSLATION = (30.0, 30.0, 30.0), (50.0, 50.0, 100.0)
 
@@ -62,6 +64,18 @@ def _view(text: str) -> str:
 def add_device(parser: argparse.ArgumentParser) -> None:
     """--device."""
     parser.add_argument("--device", type=device, default="auto", metavar="D", help="auto, cpu or cuda:N (default auto)")
+
+
+def add_carm(parser: argparse.ArgumentParser, required: bool = True) -> None:
+    """--carm, for a command that has no image to take a size from."""
+    parser.add_argument("--carm", required=required, metavar="F", help=CARM_SOURCES + " or preset:NAME:ROWSxCOLUMNS")
+
+
+def read_carm(source: str) -> CArm:
+    """The C-arm a command names. Raises InputError."""
+    from ..imaging.carm_sources import read_carm
+
+    return read_carm(source)
 
 
 def add_view(parser: argparse.ArgumentParser, default: str | None = "AP") -> None:

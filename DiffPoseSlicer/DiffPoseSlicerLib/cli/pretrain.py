@@ -19,7 +19,7 @@ PRESETS = ("quick", "standard", "thorough")
 def add(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("ct", metavar="CT", nargs="?", help="NIfTI, NRRD or MetaImage file, or a DICOM folder")
-    parser.add_argument("--carm", metavar="F", help="carm.json")
+    options.add_carm(parser, required=False)
     options.add_view(parser)
     options.add_range(parser)
     parser.add_argument("--preset", choices=PRESETS, default="standard", help="how long to train (default standard)")
@@ -67,11 +67,10 @@ def _job_folder(args: argparse.Namespace) -> Path:
     missing = [name for name, value in (("CT", args.ct), ("--carm", args.carm), ("-o", args.output)) if value is None]
     if missing:
         raise InputError(f"The following are required: {', '.join(missing)}; or give --job alone.")
-    from ..geometry.carm import CArm
     from ..pretraining.pretrain import make_job
 
     folder = options.output_folder(args.output, own="job.json")
-    carm, ct = CArm.read(args.carm), options.read_ct(args.ct)
+    carm, ct = options.read_carm(args.carm), options.read_ct(args.ct)
     job = make_job(
         ct,
         carm,

@@ -32,7 +32,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         action="extend",
         metavar="F",
-        help="carm.json, preset:NAME or a calibration: one for all X-rays, or one for each in order",
+        help=f"{options.CARM_SOURCES} or preset:NAME: one for all X-rays, or one for each in order",
     )
     parser.add_argument(
         "--orientation",

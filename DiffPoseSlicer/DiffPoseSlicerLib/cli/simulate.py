@@ -14,7 +14,7 @@ FORMATS = ("dcm", "png", "tiff")
 def add(parser: argparse.ArgumentParser) -> None:
     """The command's options."""
     parser.add_argument("ct", metavar="CT", help="NIfTI, NRRD or MetaImage file, or a DICOM folder")
-    parser.add_argument("--carm", required=True, metavar="F", help="carm.json")
+    options.add_carm(parser)
     options.add_view(parser)
     options.add_range(parser)
     parser.add_argument("-n", type=options.count, default=20, metavar="N", help="how many (default 20)")
@@ -32,7 +32,6 @@ def run(args: argparse.Namespace) -> None:
     """Simulate and write."""
     from ..evaluation.simulate import simulate, write_simulated
     from ..evaluation.stress import Exposure
-    from ..geometry.carm import CArm
 
     if not 1 <= args.photons <= 1e12:
         raise InputError(f"--photons is {args.photons:g}; give the photons a pixel gets in air, such as 20000.")
@@ -41,7 +40,7 @@ def run(args: argparse.Namespace) -> None:
             f"--scatter is {args.scatter:g}; give the ratio of scattered to primary radiation, such as 0.3."
         )
     folder = options.output_folder(args.output)
-    carm, ct = CArm.read(args.carm), options.read_ct(args.ct)
+    carm, ct = options.read_carm(args.carm), options.read_ct(args.ct)
     images = simulate(
         ct,
         carm,

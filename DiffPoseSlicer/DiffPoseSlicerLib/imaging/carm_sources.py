@@ -1,7 +1,8 @@
-"""The C-arm of an image that does not carry its own: from a carm.json, another program's calibration, or a preset."""
+"""The C-arm a command or an image is given: a carm.json, a DICOM X-ray, another program's calibration, or a preset."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from ..errors import InputError
@@ -10,7 +11,7 @@ from .calibration_files import read_calibration
 from .carm_presets import PRESETS, preset_carm
 from .dicom import is_dicom
 from .dicom_xray import read_dicom_xray
-from .xray import read_pixels, split_frame
+from .xray import GEOMETRY_NEEDED, read_pixels, split_frame
 
 PREFIX = "preset:"
 
@@ -19,21 +20,23 @@ def read_carm(source: str | Path, xray: str | Path | None = None) -> CArm:
     """The C-arm that `source` names.
 
     Args:
-        source: A carm.json, a calibration (see calibration_files), or "preset:NAME".
+        source: A carm.json, a DICOM X-ray, a calibration (see calibration_files), "preset:NAME", or
+            "preset:NAME:ROWSxCOLUMNS" where there is no image.
         xray: The image it is for: a preset and most calibrations need its size.
 
     Raises:
-        InputError: missing, not understood, or no such preset; or the image is needed and is not given.
+        InputError: missing, not understood, incomplete, or no such preset; or the image's size is needed and not known.
     """
     text = str(source)
     if text.startswith(PREFIX):
-        name = text[len(PREFIX) :]
-        if name not in PRESETS:
-            raise InputError(f"There is no C-arm preset {name!r}: use one of {', '.join(PRESETS)}.")
-        if xray is None:
-            raise InputError(f"The C-arm preset {name} needs an image: its size gives the pixel spacing.")
-        return preset_carm(name, camera_size(xray))
-    path = Path(source)
+        return _preset(text[len(PREFIX) :], xray)
+    path, frame = split_frame(Path(source))
+    if path.is_file() and is_dicom(path):
+        geometry = read_dicom_xray(path, frame).geometry
+        if geometry.carm is None:
+            missing = " and ".join(geometry.missing)
+            raise InputError(f"The DICOM file {path.name} lacks {missing}: {GEOMETRY_NEEDED}.")
+        return geometry.carm
     if path.suffix.lower() == ".json":
         from ..geometry.files import read_json
 
@@ -41,6 +44,24 @@ def read_carm(source: str | Path, xray: str | Path | None = None) -> CArm:
         if "sourceToDetector" in data or not {"K", "P"} & data.keys():
             return CArm.from_json(data)
     return read_calibration(path, None if xray is None else camera_size(xray)).carm
+
+
+def _preset(text: str, xray: str | Path | None) -> CArm:
+    """The C-arm of NAME or NAME:ROWSxCOLUMNS. Raises InputError."""
+    name, _, size = text.partition(":")
+    if name not in PRESETS:
+        raise InputError(f"There is no C-arm preset {name!r}: use one of {', '.join(PRESETS)}.")
+    if size:
+        stated = re.fullmatch(r"(\d{1,5})x(\d{1,5})", size)
+        if stated is None:
+            raise InputError(f"The image size {size!r} is not understood: give ROWSxCOLUMNS, such as 512x512.")
+        return preset_carm(name, (int(stated[1]), int(stated[2])))
+    if xray is None:
+        raise InputError(
+            f"The C-arm preset {name} needs the image's size, which gives the pixel spacing: "
+            f"{PREFIX}{name}:ROWSxCOLUMNS."
+        )
+    return preset_carm(name, camera_size(xray))
 
 
 def camera_size(xray: str | Path) -> tuple[int, int]:

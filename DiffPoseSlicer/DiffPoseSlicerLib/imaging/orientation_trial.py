@@ -69,7 +69,7 @@ def try_orientations(
     words += [f"turned by {turn} degrees"] if turn else []
     note = (
         f"The image{f' {xray.name}' if xray.name else ''} seems {' and '.join(words)} against what its file says: so "
-        f"it fits with a similarity of {scores[best]:.2f}, as it is only with {scores[given]:.2f}. Nothing was changed: "
+        f"it fits with a similarity of {scores[best]:.2f}, as it is with {scores[given]:.2f}. Nothing was changed: "
         f"check it, and register it as {way_text(best)} (mirrored {str(best[0]).lower()}, rotation {best[1]})."
     )
     return OrientationTrial(images[best], scores, note)
