@@ -14,6 +14,7 @@ from DiffPoseSlicerLib.errors import InputError
 from DiffPoseSlicerLib.geometry.carm import CArm
 from DiffPoseSlicerLib.imaging.carm_presets import PRESETS, preset_carm
 from DiffPoseSlicerLib.imaging.carm_sources import read_carm
+from DiffPoseSlicerLib.imaging.ct import CTVolume
 from DiffPoseSlicerLib.imaging.dicom import Lookup
 from DiffPoseSlicerLib.imaging.dicom_pixels import read_frame
 from DiffPoseSlicerLib.imaging.understanding import describe_file
@@ -584,3 +585,45 @@ def test_doctor_says_where_each_number_comes_from(tmp_path):
     (tmp_path / "text.txt").write_text("hello")
     with pytest.raises(InputError):
         describe_file(tmp_path / "text.txt")
+
+
+@pytest.mark.parametrize(
+    ("removed", "missing"),
+    [
+        ({"DistanceSourceToDetector": None}, "sourceToDetector"),
+        ({"ImagerPixelSpacing": None}, "pixelSpacing"),
+        ({"ImagerPixelSpacing": ["0.000", "0.000"]}, "pixelSpacing"),
+        ({"ImagerPixelSpacing": None, "DistanceSourceToDetector": "0"}, "sourceToDetector and pixelSpacing"),
+    ],
+)
+def test_register_asks_for_exactly_what_doctor_calls_missing(tmp_path, capsys, removed, missing):
+    from DiffPoseSlicerLib.cli import main as cli
+
+    path = save(xray_dataset(counts(), **removed), tmp_path / "x.dcm")
+    assert cli.main(["doctor", str(path)]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("MISSING")]
+    asked = line.removeprefix("MISSING: ")
+    assert asked.startswith(f"{missing}: give")
+    # The CT is not even looked at before.
+    assert cli.main(["register", "none.nii.gz", str(path), "-o", str(tmp_path / "r.json")]) == 2
+    assert capsys.readouterr().err.startswith(f"Error: The X-ray x.dcm lacks {asked}.")
+
+
+def test_register_asks_for_a_plain_images_geometry_and_for_angles_in_doctors_words(tmp_path, capsys):
+    from DiffPoseSlicerLib.cli import main as cli
+
+    np.save(tmp_path / "x.npy", line_integrals())
+    silent = save(xray_dataset(counts(), PositionerPrimaryAngle=None), tmp_path / "x.dcm")
+    CTVolume.from_array(
+        np.pad(np.full((7, 7, 7), 40, np.int16), 1, constant_values=-1000), np.diag([20.0, 20, 20, 1])
+    ).write(tmp_path / "ct.nii.gz")
+    for path, options, verb in (
+        (tmp_path / "x.npy", [], "carries no geometry: "),
+        (silent, ["--start", "dicom"], "lacks "),
+    ):
+        assert cli.main(["doctor", str(path)]) == 0
+        (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("MISSING")]
+        asked = line.partition(": ")[2]
+        command = ["register", str(tmp_path / "ct.nii.gz"), str(path), *options, "-o", str(tmp_path / "r.json")]
+        assert cli.main(command) == 2
+        assert f"{verb}{asked}" in capsys.readouterr().err

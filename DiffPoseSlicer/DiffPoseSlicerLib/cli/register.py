@@ -157,9 +157,11 @@ def _start(kind: str, file: str, xrays: list[XrayImage], center: ArrayLike, view
         InputError: the file is wrong, or the X-rays do not carry what the start needs.
     """
     if kind == "dicom":
+        from ..imaging.xray import ANGLES_NEEDED
+
         silent = [xray.name for xray in xrays if xray.positioner is None]
         if silent:
-            raise InputError(f"The X-ray {silent[0]} does not say how the C-arm stood; use another --start.")
+            raise InputError(f"The X-ray {silent[0]} lacks {ANGLES_NEEDED}, with --start search --view.")
         return [xray.positioner.pose(center, xray.carm) for xray in xrays if xray.positioner]
     if kind == "landmarks":
         from ..registration.landmarks import LandmarkPairs, pose_from_landmarks

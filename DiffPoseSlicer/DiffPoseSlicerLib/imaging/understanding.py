@@ -12,7 +12,7 @@ from .ct import CTVolume
 from .dicom import get, is_dicom, read_dataset, text
 from .dicom_pixels import frame_count
 from .dicom_xray import read_dicom_xray
-from .xray import GEOMETRY_NEEDED, XrayImage, read_pixels, split_frame
+from .xray import ANGLES_NEEDED, GEOMETRY_NEEDED, XrayImage, read_pixels, split_frame
 
 _VOLUME_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
@@ -98,7 +98,7 @@ def describe_xray(path: Path, carm: CArm | None = None) -> list[str]:
 
 
 def _start_words(unknown: bool) -> list[str]:
-    return ["missing for a start from DICOM: the positioner's angles; give the view instead"] if unknown else []
+    return [f"MISSING for a start from DICOM: {ANGLES_NEEDED}"] if unknown else []
 
 
 def _describe_plain(path: Path, carm: CArm | None) -> list[str]:

@@ -29,6 +29,7 @@ GEOMETRY_NEEDED = (
     "give its C-arm as a carm.json with sourceToDetector (mm), imageSize [rows, columns] and pixelSpacing "
     "[row, column] (mm at the detector)"
 )
+ANGLES_NEEDED = "the positioner's angles: give the view instead"
 
 
 @dataclass(frozen=True, eq=False)
