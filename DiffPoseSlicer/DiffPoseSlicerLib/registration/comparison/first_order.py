@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import Cancelled, InputError
 from ...geometry.pose import Pose
@@ -21,9 +22,16 @@ from .parameters import PARAMETERISATIONS
 from .scores import SCORES, ncc
 
 if TYPE_CHECKING:
+    from ...geometry.carm import CArm
+    from ...imaging.ct import AttenuationGrid
     from ...imaging.xray import XrayImage
+    from ...rendering.renderer import Projector
     from ..register import Registrar
 
+# A gradient by the image's pixels -> one by the twist (omega, v) of the anatomy about the centre.
+Pull = Callable[[Array], Array]
+# (C-arm, camera_to_ras, pixels or None, centre) -> the image's pixels and their Pull.
+Renderer = Callable[..., tuple[Array, Pull]]
 UNKNOWN = Trust(False, 0.0, ("this method says nothing of its own success",))
 
 
@@ -72,6 +80,7 @@ def register_first_order(
     start: Pose,
     how: FirstOrder | None = None,
     *,
+    projector: Callable[[AttenuationGrid], Renderer] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
     cancel: Callable[[], bool] | None = None,
 ) -> RegistrationResult:
@@ -82,6 +91,7 @@ def register_first_order(
         xrays: the X-ray.
         start: its pose.
         how: settings.
+        projector: makes another renderer than ours for a CT's grid.
         on_progress, cancel: see `registration.register`.
 
     Raises:
@@ -97,7 +107,7 @@ def register_first_order(
     history: list[Progress] = []
     score, reason = float("nan"), "iterations"
     for stage, pixels in enumerate(how.pixels):
-        evaluate = _objective(registrar, xray, pixels, how)
+        evaluate = _objective(registrar, xray, pixels, how, projector)
         origin = matrix
         center_cam = origin[:3, :3] @ center + origin[:3, 3]
         parameters, adam = kind.start.copy(), Adam(how.rate / 2**stage)
@@ -166,7 +176,11 @@ def _about(motion: Array, center: Array) -> Array:
 
 
 def _objective(
-    registrar: Registrar, xray: XrayImage, pixels: int, how: FirstOrder
+    registrar: Registrar,
+    xray: XrayImage,
+    pixels: int,
+    how: FirstOrder,
+    other: Callable[[AttenuationGrid], Renderer] | None,
 ) -> Callable[[Array], tuple[float, Array]]:
     """What gives, at ras_to_camera (4, 4), the score and its derivative (6,) by the twist about the centre."""
     rows, columns = xray.carm.image_size
@@ -174,7 +188,7 @@ def _objective(
     small = xray.resized(max(2, round(rows * factor)), max(2, round(columns * factor)))
     carm, size = small.carm, small.carm.image_size
     voxel = 1.25 * carm.pixel_spacing[1] * carm.source_to_isocenter / carm.source_to_detector
-    projector = registrar.projector(voxel)
+    render = other(registrar.ct.level(voxel)) if other else _ours(registrar.projector(voxel))
     fixed = small.pixels.astype(float)
     fixed = (fixed - fixed.mean()) / max(fixed.std(), 1e-9)
     score = SCORES[how.score]
@@ -182,20 +196,27 @@ def _objective(
     grid = None if chosen is None else carm.pixel_grid().reshape(*size, 2)[chosen].reshape(-1, 2)
 
     def evaluate(matrix: Array) -> tuple[float, Array]:
-        image, jacobian = projector.project(carm, inverse(matrix), grid, registrar.center, jacobian=True)
-        moving, jacobian = image.astype(float), jacobian.reshape(-1, 6).astype(float)
+        moving, pull = render(carm, inverse(matrix), grid, registrar.center)
         spread = max(moving.std(), 1e-9)
         if chosen is None:
             value, gradient = score(fixed, moving.reshape(size) / spread)
         else:
             value, gradient = _patchwise(fixed[chosen], moving.reshape(fixed[chosen].shape) / spread)
         # Correlations do not see the scale: the derivative of `spread` cancels.
-        return value, gradient.ravel() @ jacobian / spread
+        return value, pull(gradient.ravel() / spread)
 
     return evaluate
 
 
-def _patches(fixed: Array, how: FirstOrder) -> tuple[Array, Array]:
+def _ours(projector: Projector) -> Renderer:
+    def render(carm: CArm, camera_to_ras: Array, pixels: Array | None, center: Array) -> tuple[Array, Pull]:
+        image, jacobian = projector.project(carm, camera_to_ras, pixels, center, jacobian=True)
+        return image.astype(float).ravel(), lambda gradient: gradient @ jacobian.reshape(-1, 6).astype(float)
+
+    return render
+
+
+def _patches(fixed: Array, how: FirstOrder) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
     """Rows and columns (patches, window, window) of patches, drawn more often where the X-ray has slopes."""
     half = how.window // 2
     slope = np.hypot(*np.gradient(fixed))[half : -half or None, half : -half or None]
