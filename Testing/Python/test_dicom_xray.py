@@ -627,3 +627,28 @@ def test_register_asks_for_a_plain_images_geometry_and_for_angles_in_doctors_wor
         command = ["register", str(tmp_path / "ct.nii.gz"), str(path), *options, "-o", str(tmp_path / "r.json")]
         assert cli.main(command) == 2
         assert f"{verb}{asked}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("turn", [0, 90])
+def test_a_carm_file_may_hold_only_what_the_dicom_file_lacks(tmp_path, turn):
+    """The rest stays the file's: DistanceSourceToPatient, FieldOfViewRotation, PositionOfIsocenterProjection."""
+    tags = {
+        "FieldOfViewRotation": turn, "FieldOfViewHorizontalFlip": "NO", "FieldOfViewOrigin": ["0", "0"],
+        "PositionOfIsocenterProjection": [20.0, 30.0],
+    }  # fmt: skip
+    spacing = ["0.5", "0.4"] if turn == 0 else ["0.4", "0.5"]
+    whole = read(tmp_path, ImagerPixelSpacing=spacing, **tags).carm
+    lacking = {"DistanceSourceToDetector": None, "ImagerPixelSpacing": None}
+    path = save(xray_dataset(counts(), **tags, **lacking), tmp_path / "x.dcm")
+    (tmp_path / "carm.json").write_text('{"sourceToDetector": 1000, "pixelSpacing": [0.5, 0.4]}')
+    xray = XrayImage.read(path, read_carm(tmp_path / "carm.json", path))
+    assert xray.carm.source_to_isocenter == whole.source_to_isocenter == 700
+    assert xray.carm.pixel_spacing == whole.pixel_spacing == (0.5, 0.4)
+    assert xray.carm.principal_point == pytest.approx(whole.principal_point)
+    assert (xray.carm.mirrored, xray.carm.rotation) == (whole.mirrored, whole.rotation)
+    (tmp_path / "carm.json").write_text('{"pixelSpacing": [0.5, 0.4]}')
+    with pytest.raises(InputError, match="lacks sourceToDetector: give it"):
+        read_carm(tmp_path / "carm.json", path)
+    np.save(tmp_path / "x.npy", line_integrals())
+    with pytest.raises(InputError, match="imageSize"):
+        read_carm(tmp_path / "carm.json", tmp_path / "x.npy")

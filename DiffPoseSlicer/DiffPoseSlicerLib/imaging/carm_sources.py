@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 from ..errors import InputError
 from ..geometry.carm import CArm
+from ..geometry.files import number, numbers
 from .calibration_files import read_calibration
 from .carm_presets import PRESETS, preset_carm
 from .dicom import is_dicom
+from .dicom_geometry import CArmPart
 from .dicom_xray import read_dicom_xray
-from .xray import GEOMETRY_NEEDED, read_pixels, split_frame
+from .xray import GEOMETRY_NEEDED, geometry_needed, read_pixels, split_frame
 
 PREFIX = "preset:"
 
@@ -34,16 +37,36 @@ def read_carm(source: str | Path, xray: str | Path | None = None) -> CArm:
     if path.is_file() and is_dicom(path):
         geometry = read_dicom_xray(path, frame).geometry
         if geometry.carm is None:
-            missing = " and ".join(geometry.missing)
-            raise InputError(f"The DICOM file {path.name} lacks {missing}: {GEOMETRY_NEEDED}.")
+            raise InputError(f"The DICOM file {path.name} lacks {' and '.join(geometry.missing)}: {GEOMETRY_NEEDED}.")
         return geometry.carm
     if path.suffix.lower() == ".json":
         from ..geometry.files import read_json
 
         data = read_json(path, "C-arm file")
+        if data.keys() and data.keys() <= {"sourceToDetector", "pixelSpacing"} and xray is not None:
+            return _completed(data, xray)
         if "sourceToDetector" in data or not {"K", "P"} & data.keys():
             return CArm.from_json(data)
     return read_calibration(path, None if xray is None else camera_size(xray)).carm
+
+
+def _completed(data: dict[str, Any], xray: str | Path) -> CArm:
+    """The geometry of a DICOM X-ray with the numbers it lacks out of a carm.json that holds nothing else.
+
+    Raises:
+        InputError: it is no DICOM file, or something is still missing.
+    """
+    path, frame = split_frame(Path(xray))
+    if not path.is_file() or not is_dicom(path):
+        return CArm.from_json(data)  # says what else a whole one needs
+    spacing = numbers(data, "pixelSpacing", 2, "C-arm file") if "pixelSpacing" in data else None
+    distance = number(data, "sourceToDetector", "C-arm file") if "sourceToDetector" in data else None
+    geometry = read_dicom_xray(
+        path, frame, CArmPart(distance, None if spacing is None else (spacing[0], spacing[1]))
+    ).geometry
+    if geometry.carm is None:
+        raise InputError(f"The X-ray {path.name} lacks {geometry_needed(geometry.missing)}.")
+    return geometry.carm
 
 
 def _preset(text: str, xray: str | Path | None) -> CArm:

@@ -61,8 +61,23 @@ class DicomGeometry:
     notes: tuple[str, ...]
 
 
-def read_geometry(lookup: Lookup, rows: int, columns: int) -> DicomGeometry:
-    """The geometry of one frame of `rows` x `columns` stored pixels."""
+@dataclass(frozen=True)
+class CArmPart:
+    """Numbers a file may lack, as in CArm: mm, [row, column] of the camera's image."""
+
+    source_to_detector: float | None = None
+    pixel_spacing: tuple[float, float] | None = None
+
+
+def read_geometry(lookup: Lookup, rows: int, columns: int, given: CArmPart | None = None) -> DicomGeometry:
+    """The geometry of one frame of `rows` x `columns` stored pixels.
+
+    Args:
+        lookup: The frame's attributes.
+        rows, columns: Stored.
+        given: What the user knows of it: it goes before what the file says.
+    """
+    given = given or CArmPart()
     facts: list[Fact] = []
     notes: list[str] = []
     positioner = _positioner(lookup, facts, notes)
@@ -70,9 +85,14 @@ def read_geometry(lookup: Lookup, rows: int, columns: int) -> DicomGeometry:
     _table(lookup, facts, notes)
     magnification = lookup.number("EstimatedRadiographicMagnificationFactor", 1.0, 20.0)
     distance, isocenter = _distances(lookup, magnification, facts, notes)
+    if given.source_to_detector is not None:
+        distance = given.source_to_detector
+        facts.append(Fact("source to detector", f"{distance:g} mm", "C-arm file"))
     if magnification is None and distance and isocenter:
         magnification = distance / isocenter
-    spacing = _spacing(lookup, magnification, rows, columns, facts, notes)
+    spacing = given.pixel_spacing or _spacing(lookup, magnification, rows, columns, facts, notes)
+    if given.pixel_spacing and rotation in (90, 270):
+        spacing = given.pixel_spacing[1], given.pixel_spacing[0]
     missing = tuple(n for n, v in (("sourceToDetector", distance), ("pixelSpacing", spacing)) if v is None)
     carm = None
     if distance is not None and spacing is not None:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ..errors import InputError
 from ..geometry.carm import CArm
 from .dicom import Lookup, floats, get, read_dataset, tag_name, text, whole
-from .dicom_geometry import DicomGeometry, Fact, read_geometry
+from .dicom_geometry import CArmPart, DicomGeometry, Fact, read_geometry
 from .dicom_intensity import Relation, full_scale, modality_values, optical_density, relation, to_linear
 from .dicom_pixels import bits_stored, frame_count, read_frame
 from .dicom_shutters import shutter_mask
@@ -55,13 +55,14 @@ class DicomXray:
     frame_of_reference: str
 
 
-def read_dicom_xray(path: Path, frame: Frame = None) -> DicomXray:
+def read_dicom_xray(path: Path, frame: Frame = None, given: CArmPart | None = None) -> DicomXray:
     """Read one image.
 
     Args:
         path: The file.
         frame: Counted from 0; or (first, last), whose mean is taken; or "average" of all; default the representative
             frame, else the first.
+        given: Numbers of the geometry that the user knows.
 
     Raises:
         InputError: not an X-ray, damaged, or no such frame.
@@ -93,7 +94,7 @@ def read_dicom_xray(path: Path, frame: Frame = None) -> DicomXray:
     if linear is not None:
         values, how = linear, Relation("LIN", "transmission", "its own table makes its values linear")
     rows, columns = values.shape
-    geometry = read_geometry(lookup, rows, columns)
+    geometry = read_geometry(lookup, rows, columns, given)
     mask, shutter_notes = shutter_mask(lookup, rows, columns)
     facts = (
         Fact("kind", _kind(dataset, modality), tag_name("Modality")),

@@ -12,7 +12,7 @@ from .ct import CTVolume
 from .dicom import get, is_dicom, read_dataset, text
 from .dicom_pixels import frame_count
 from .dicom_xray import read_dicom_xray
-from .xray import ANGLES_NEEDED, GEOMETRY_NEEDED, XrayImage, read_pixels, split_frame
+from .xray import ANGLES_NEEDED, GEOMETRY_NEEDED, XrayImage, geometry_needed, read_pixels, split_frame
 
 _VOLUME_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
 
@@ -90,8 +90,8 @@ def describe_xray(path: Path, carm: CArm | None = None) -> list[str]:
     image = read_dicom_xray(path)
     if carm is None and image.geometry.carm is None:
         lines = ["X-ray image", *(str(fact) for fact in image.facts), *(f"note: {note}" for note in image.notes)]
-        missing = " and ".join(image.geometry.missing)
-        return [*lines, *_start_words(image.geometry.positioner is None), f"MISSING: {missing}: {GEOMETRY_NEEDED}"]
+        missing = geometry_needed(image.geometry.missing)
+        return [*lines, *_start_words(image.geometry.positioner is None), f"MISSING: {missing}"]
     xray = XrayImage.read(path, carm)
     lines = ["X-ray image", *(str(fact) for fact in xray.facts), *(f"note: {note}" for note in xray.notes)]
     return [*lines, *_start_words(xray.positioner is None)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,19 @@ GEOMETRY_NEEDED = (
     "give its C-arm as a carm.json with sourceToDetector (mm), imageSize [rows, columns] and pixelSpacing "
     "[row, column] (mm at the detector)"
 )
+_EXAMPLES = {
+    "sourceToDetector": '"sourceToDetector": mm',
+    "pixelSpacing": '"pixelSpacing": [row, column] in mm at the detector',
+}
+
+
+def geometry_needed(missing: Sequence[str]) -> str:
+    """What a DICOM file lacks, and how to give it: only that, or a whole C-arm."""
+    examples = ", ".join(_EXAMPLES[name] for name in missing)
+    pronoun = "it" if len(missing) == 1 else "them"
+    return f"{' and '.join(missing)}: give {pronoun} in a carm.json ({{{examples}}}), or a whole C-arm or preset"
+
+
 ANGLES_NEEDED = "the positioner's angles: give the view instead"
 
 
@@ -172,9 +186,9 @@ class XrayImage:
             carm = with_user_carm(image, carm)
             facts = (*(f for f in facts if f.name in ("kind", "image", "beam", "stored image")), *user_facts(carm))
         elif image.geometry.carm is None:
-            missing = " and ".join(image.geometry.missing)
+            missing = geometry_needed(image.geometry.missing)
             why = " ".join(note for note in image.geometry.notes if "missing" in note or "not taken" in note)
-            raise InputError(f"The X-ray {name} lacks {missing}: {GEOMETRY_NEEDED}.{' ' + why if why else ''}")
+            raise InputError(f"The X-ray {name} lacks {missing}.{' ' + why if why else ''}")
         else:
             carm = image.geometry.carm
         how = image.relation
