@@ -46,6 +46,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     options.add_range(parser, None, None)
     parser.add_argument("-o", "--output", required=True, metavar="F", help="result.json")
     parser.add_argument("--overlay", metavar="PNG", help="write the X-rays with the edges of the rendered ones")
+    parser.add_argument("--report", metavar="HTML", help="write a page of the registration for the patient's file")
     options.add_device(parser)
 
 
@@ -55,6 +56,7 @@ def run(args: argparse.Namespace) -> None:
 
     target = options.output_file(args.output, (".json",))
     overlay = options.output_file(args.overlay, (".png",)) if args.overlay else None
+    page = options.output_file(args.report, (".html",)) if args.report else None
     kind, file = _split_start(args.start)
     xrays = read_xrays(args.xrays, args.carm)
     if args.orientation:
@@ -82,6 +84,10 @@ def run(args: argparse.Namespace) -> None:
     result.write(target)
     if overlay:
         write_overlay(overlay, ct, xrays, result, args.device)
+    if page:
+        from ..evaluation.report import write_report
+
+        write_report(page, ct, xrays, result, device=args.device)
     print(summary(result))
     for warning in result.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
