@@ -135,12 +135,16 @@ def _pose(data: dict[str, Any], camera_to_ras: Array) -> str:
     covariance = np.asarray(data.get("covariance", np.nan), float)
     if covariance.shape == (6, 6) and np.isfinite(covariance).all():
         sigma = np.sqrt(np.maximum(np.diag(covariance), 0))
-        rows.append(("Spread of rotation (right, down, depth)", " ".join(f"{v:.3f}°" for v in np.degrees(sigma[:3]))))
-        rows.append(("Spread of shift (right, down, depth)", " ".join(f"{v:.2f} mm" for v in sigma[3:])))
-    matrix = table(("", "X", "Y", "Z", "origin"), [
-        [axis, *(f"{v:.4f}" for v in line)] for axis, line in zip("RAS", camera_to_ras[:3], strict=True)
-    ])  # fmt: skip
-    return facts(rows) + "<p>Camera axes (right, down, beam) and source in RAS, mm:</p>" + matrix
+        rows.append(
+            (
+                "Spread of rotation (right, down, depth)",
+                " / ".join(f"{v:.3f}" for v in np.degrees(sigma[:3])) + " degrees",
+            )
+        )
+        rows.append(("Spread of shift (right, down, depth)", " / ".join(f"{v:.2f}" for v in sigma[3:]) + " mm"))
+    lines = [[axis, *(f"{v:.4f}" for v in line)] for axis, line in zip("RAS", camera_to_ras[:3], strict=True)]
+    matrix = table(("", "right", "down", "beam", "source, mm"), lines)
+    return facts(rows) + "<p>The camera's axes and the source, in RAS:</p>" + matrix
 
 
 def _how(data: dict[str, Any], ct: CTVolume) -> list[tuple[str, str]]:

@@ -8,12 +8,7 @@ from typing import Any
 
 import numpy as np
 
-_STYLE = (
-    "body{font:15px system-ui,sans-serif;max-width:46em;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #bbb;padding:.3em .7em;text-align:right}"
-    "th{background:#f3f3f3;font-weight:600}td:first-child{text-align:left}.yes{color:#176b2c}.no{color:#a02020}"
-    "svg{display:block;margin:1em 0}"
-)
+from ..page import BAD, GOOD, document, facts, table
 
 
 def page(figures: dict[str, Any]) -> str:
@@ -25,7 +20,7 @@ def page(figures: dict[str, Any]) -> str:
         else f'<p class="no"><b>Not certified:</b> {escape("; ".join(figures["reasons"]))}.</p>'
     )
     task = figures["task"]
-    facts = [
+    known = [
         ("Success rate", f"{figures['rate']:.1%} ({low:.1%} to {high:.1%} with 95 % confidence)"),
         ("Cases", f"{figures['successes']} of {figures['cases']} within {figures['successMm']:g} mm (mTRE)"),
         ("View", f"{task['view']}, LAO/RAO {task['laoRao']:g}°, CRA/CAU {task['cranCaud']:g}°"),
@@ -37,26 +32,28 @@ def page(figures: dict[str, Any]) -> str:
         ("Versions", ", ".join(f"{k} {v}" for k, v in figures["versions"].items())),
         ("Made", figures["date"]),
     ]
-    rows = "".join(f"<tr><td>{escape(name)}</td><td>{escape(str(value))}</td></tr>" for name, value in facts)
     percentiles = list(figures["errorMm"])
-    head = "".join(f"<th>{p} %</th>" for p in percentiles)
-    lines = "".join(
-        f"<tr><td>{name}</td>{''.join(f'<td>{figures[key][p]:.2f}</td>' for p in percentiles)}</tr>"
+    lines = [
+        [name, *(f"{figures[key][p]:.2f}" for p in percentiles)]
         for name, key in (
             ("Error after registration, mm", "errorMm"),
             ("Error of the network alone, mm", "networkMm"),
             ("Time, s", "seconds"),
         )
-    )
-    return (
-        f'<!DOCTYPE html><html lang="en"><meta charset="utf-8"><title>Certificate</title><style>{_STYLE}</style>'
-        f"<h1>Certificate of a pose model</h1>{verdict}<table>{rows}</table>"
-        f"<h2>Percentiles</h2><table><tr><th></th>{head}</tr>{lines}</table>"
-        f"<h2>Errors after registration</h2>{_histogram(figures['errors'])}"
-        f"<h2>Where it succeeds</h2><p>Successes of cases, by the angle from the view (rows) and the depth from the "
-        f"isocentre (columns).</p>{_map(figures['captureMap'])}"
+    ]
+    return document(
+        "Certificate of a pose model",
+        verdict,
+        facts(known),
+        "<h2>Percentiles</h2>",
+        table(["", *(f"{p} %" for p in percentiles)], lines),
+        "<h2>Errors after registration</h2>",
+        _histogram(figures["errors"]),
+        "<h2>Where it succeeds</h2><p>Successes of cases, by the angle from the view (rows) and the depth from the "
+        "isocentre (columns).</p>",
+        _map(figures["captureMap"]),
         "<p>Measured on simulated fluoroscopies of this CT. It says how often the method finds the pose in images like "
-        "these, not whether a given result is right.</p></html>\n"
+        "these, not whether a given result is right.</p>",
     )
 
 
@@ -67,7 +64,7 @@ def _histogram(errors: list[float]) -> str:
     width, height, step = 560, 160, 560 / 22
     bars = "".join(
         f'<rect x="{i * step + 1:.1f}" y="{height - c / max(counts.max(), 1) * height:.1f}" width="{step - 2:.1f}" '
-        f'height="{c / max(counts.max(), 1) * height:.1f}" fill="{"#3a7d44" if edges[i] < 1 else "#b23b3b"}"/>'
+        f'height="{c / max(counts.max(), 1) * height:.1f}" fill="{GOOD if edges[i] < 1 else BAD}"/>'
         for i, c in enumerate(counts)
     )
     labels = "".join(
@@ -85,7 +82,9 @@ def _map(capture: dict[str, Any]) -> str:
     for row, (low, high) in enumerate(pairwise(angles)):
         cells = ""
         for good, count in zip(capture["successes"][row], capture["cases"][row]):
-            shade = f' style="background:hsl({120 * good / count:.0f} 55% 85%)"' if count else ""
+            # From orange (none) over white (half) to blue (all).
+            pale = 95 - 25 * abs(2 * good / count - 1) if count else 100
+            shade = f' style="background:hsl({205 if 2 * good > count else 28} 80% {pale:.0f}%)"'
             cells += f"<td{shade}>{good} of {count}</td>" if count else "<td></td>"
         body += f"<tr><td>{low:.0f} to {high:.0f}°</td>{cells}</tr>"
     return f"<table><tr><th></th>{head}</tr>{body}</table>"

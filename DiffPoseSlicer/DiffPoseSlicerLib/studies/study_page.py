@@ -106,7 +106,7 @@ def _what(study: Study) -> str:
             ("X-rays", images),
             ("CTs", ", ".join(study.dataset.get("subjects", ()) if study.dataset else map(_short, study.cts))),
             ("Views and factors", f"{', '.join(study.views)}; {', '.join(study.factors)}"),
-            ("Poses", f"within ±{study.rotation} degrees and ±{study.translation} mm of the view"),
+            ("Poses", f"within ±{_three(study.rotation)} degrees and ±{_three(study.translation)} mm of the view"),
             ("Starts", starts),
             ("Methods", methods),
             ("Limits", "1 mm" + "".join(f"; {ct} {mm:g} mm" for ct, mm in study.limits.items() if ct in study.cts)),
@@ -278,6 +278,10 @@ def _errors(rows: list[Row], key: str = "mtre") -> Any:
 
 def _mm(value: Any) -> str:
     return f"{value:.2f} mm" if np.isfinite(value) else "-"
+
+
+def _three(values: tuple[float, float, float]) -> str:
+    return " / ".join(f"{value:g}" for value in values)
 
 
 def _short(ct: str) -> str:
