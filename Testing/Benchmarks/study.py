@@ -33,7 +33,7 @@ near = [20, 40]
 [methods.search]
 [methods.first-order]
 pixels = [64]
-iterations = 150
+iterations = 100
 """
 
 

@@ -57,7 +57,9 @@ def study_page(study: Study, folder: Path, rows: list[Row], pictures: bool = Tru
 def summary_lines(study: Study, rows: list[Row]) -> list[str]:
     """The table by method as plain text."""
     names = [name for name in study.methods if any(row["method"] == name for row in rows)]
-    return ["  ".join(f"{word:>16}" for word in line) for line in [_HEAD, *_summary_rows(study, rows, names)]]
+    wide = max([len(name) for name in names] + [8])
+    lines = [_HEAD, *_summary_rows(study, rows, names)]
+    return [f"{line[0]:<{wide}}" + "".join(f"  {word:>14}" for word in line[1:]) for line in lines]
 
 
 _HEAD = ("method", "cases", "success", "95 % interval", "mTRE median", "mTRE 95 %", "mRPD median", "seconds")
