@@ -207,6 +207,7 @@ def test_turning_and_mirroring_change_what_is_seen_as_the_button_says(host, pane
     def seen():
         return slicer.util.arrayFromVolume(referenced(fluoro, carm_nodes.DETECTOR))[0]
 
+    user.wait(lambda: not panel.showing)
     before = seen().copy()
     turns = {
         ui.turnLeftButton: lambda a: np.rot90(a),
@@ -219,6 +220,7 @@ def test_turning_and_mirroring_change_what_is_seen_as_the_button_says(host, pane
         point = panel.logic.geometry(fluoro).principal_point
         size = panel.logic.geometry(fluoro).image_size
         user.click(button)
+        user.wait(lambda: not panel.showing)
         expected = turns[button](expected)
         np.testing.assert_array_equal(seen(), expected)
         # The principal point goes with the pixels.
@@ -242,7 +244,7 @@ def test_the_view_places_the_c_arm(host, panel, small_ct, rendered):
     panel.parameters.cranCaud = 12.0
     expected = Pose.from_view("LEFT_LATERAL", small_ct.center, kit.CARM, 0, 12).camera_to_ras
     np.testing.assert_allclose(panel.logic.c0(fluoro), expected, atol=1e-6)
-    host.user.process_events(0.05)
+    host.user.wait(lambda: not panel.showing)
     detector = referenced(fluoro, carm_nodes.DETECTOR)
     np.testing.assert_allclose(kit.node_to_world(detector), carm_nodes.detector_matrix(kit.CARM, expected), atol=1e-6)
     # Another image, then back: the view comes back with its image.
@@ -270,6 +272,7 @@ def test_a_run_is_shown_frame_by_frame(host, panel, small_ct, rendered):
     assert panel.ui.frameSeek.visible
     browser.SetSelectedItemNumber(2)
     slicer.modules.sequences.logic().UpdateAllProxyNodes()
+    host.user.wait(lambda: referenced(sequence, carm_nodes.DETECTOR) is not None)
     detector = referenced(sequence, carm_nodes.DETECTOR)
     expected = np.roll(rendered, 20, 0)
     host.user.wait(lambda: np.allclose(slicer.util.arrayFromVolume(detector)[0], expected, atol=1e-3), 5)

@@ -48,6 +48,7 @@ def test_a_preparation_runs_to_its_end_and_starts_the_registration(host, panel, 
     start(host, panel, small_ct, rendered)
     assert not ui.prepareButton.enabled and ui.stopButton.enabled and "under way" in ui.prepareButton.toolTip
     node = host.app.layoutManager().layoutLogic().GetLayoutNode()
+    user.wait(lambda: not panel.showing)
     assert node.GetViewArrangement() == views.LAYOUT_ID + 1  # the plot is shown
     user.wait(lambda: not panel.prepare.active, 120)
     assert sign(ui.prepareStateLabel) == GOOD, said(ui.prepareStateLabel)

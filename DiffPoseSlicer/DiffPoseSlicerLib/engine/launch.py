@@ -7,6 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+# Set in a worker's environment by a client that must stay responsive: it then computes below normal priority.
+POLITE = "DIFFPOSESLICER_POLITE"
 _PACKAGE = Path(__file__).resolve().parents[1]
 
 

@@ -92,6 +92,7 @@ class Engine:
         handler: Callable[[Params], Params] = {
             "hello": self._hello,
             "doctor": self._doctor,
+            "read_geometry": self._read_geometry,
             "load_ct": self._load_ct,
             "load_model": self._load_model,
             "render": self._render,
@@ -128,6 +129,26 @@ class Engine:
         from .doctor import machine
 
         return {"lines": machine()}
+
+    def _read_geometry(self, params: Params) -> Params:
+        """What a DICOM X-ray says of the C-arm, without its pixels' meaning: see scene/dicom.py, which reads this."""
+        from ..geometry.pose import view_rotation
+        from ..imaging.dicom_xray import read_dicom_xray
+
+        image = read_dicom_xray(Path(text(params, "path")))
+        found = image.geometry
+        carm, positioner, view = found.carm, found.positioner, None
+        if positioner is not None:
+            angles = positioner.lao_rao, positioner.cran_caud
+            if np.allclose(view_rotation("PA", *angles), positioner.rotation, atol=1e-3):
+                view = {"view": "PA", "laoRao": angles[0], "cranCaud": angles[1]}
+        return {
+            "carm": None if carm is None else carm.to_json(),
+            "view": view,
+            "facts": [[fact.name, fact.value, fact.source] for fact in image.facts],
+            "missing": list(found.missing),
+            "notes": list(image.notes),
+        }
 
     def _load_ct(self, params: Params) -> Params:
         from ..imaging.ct import CTVolume
@@ -195,7 +216,8 @@ class Engine:
         xrays = params.get("xrays")
         if not isinstance(xrays, list) or not xrays:
             raise InputError("The request lacks 'xrays', a list of at least one X-ray.")
-        start = self._start(params)
+        images = [self._xray(item) for item in xrays]
+        start = self._start(params, images[0])
         center = _numbers(params, "center")
         if center is None and hasattr(start, "hypotheses"):  # a model knows where its view turns
             center = np.asarray(start.center, float).tolist()
@@ -207,7 +229,7 @@ class Engine:
             options["view"] = text(params, "view")
         result = register(
             warm.ct,
-            [self._xray(item) for item in xrays],
+            images,
             start,
             center=center,
             device=_device(params),
@@ -218,19 +240,25 @@ class Engine:
         )
         return result.to_json()
 
-    def _start(self, params: Params) -> Any:
-        """What `register` starts from: {"poses": {...}}, {"model": key} or a word."""
+    def _start(self, params: Params, first: XrayImage) -> Any:
+        """What `register` starts from: {"poses": {...}}, {"model": key}, {"landmarks": [...]} or a word."""
         start = params.get("start", "search")
         if isinstance(start, str):
             return start
         if isinstance(start, dict) and set(start) == {"poses"}:
             return poses_from_json(_object(start, "poses"), "start")
+        if isinstance(start, dict) and set(start) == {"landmarks"}:
+            from ..registration.landmarks import LandmarkPairs, pose_from_landmarks
+
+            return pose_from_landmarks(LandmarkPairs.from_json(start), first.carm)[0]
         if isinstance(start, dict) and set(start) == {"model"}:
             model = self._models.get(text(start, "model"))
             if model is None:
                 raise InputError("The model is not loaded; send load_model first.")
             return model
-        raise InputError('The start is not understood: give a word, {"poses": ...} or {"model": key}.')
+        raise InputError(
+            'The start is not understood: give a word, {"poses": ...}, {"landmarks": ...} or {"model": key}.'
+        )
 
     def _xray(self, item: Any) -> XrayImage:
         from ..imaging.xray import XrayImage

@@ -16,6 +16,7 @@ import traceback
 from typing import IO, TYPE_CHECKING
 
 from ..errors import Cancelled, InputError
+from .launch import POLITE
 from .protocol import Error, Progress, ProtocolError, Reply, Request, Result, decode_request, encode
 
 if TYPE_CHECKING:
@@ -33,6 +34,17 @@ def claim_streams() -> tuple[IO[bytes], IO[bytes]]:
     os.close(nothing)
     os.dup2(2, 1)
     return requests, replies
+
+
+def lower_priority() -> None:
+    """Let other programs go first where there are too few cores: above all the one that shows what is computed."""
+    if sys.platform == "win32":
+        import ctypes
+
+        kernel = ctypes.windll.kernel32
+        kernel.SetPriorityClass(kernel.GetCurrentProcess(), 0x4000)  # BELOW_NORMAL_PRIORITY_CLASS
+    else:
+        os.nice(5)
 
 
 class Inbox:
@@ -123,6 +135,8 @@ def answer(engine: Engine, request: Request, inbox: Inbox, send: Sender) -> Repl
 
 def main() -> int:
     """Serve until stdin ends or "shutdown" comes."""
+    if os.environ.get(POLITE):
+        lower_priority()
     requests, replies = claim_streams()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the client, which cancels
     from .methods import Engine

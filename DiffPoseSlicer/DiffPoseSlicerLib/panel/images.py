@@ -9,17 +9,18 @@ import qt
 import slicer
 from slicer.i18n import tr as _
 
-from ..errors import InputError
+from ..errors import Cancelled, InputError
 from ..geometry.carm import CArm
 from ..imaging.carm_presets import PRESETS, preset_carm
+from ..scene import dicom, upload
 from ..scene import fluoroscopy as fluoro
-from ..scene import upload
 from ..scene.nodes import ROLE
 from . import status
 from .steps import Step
 
 # Size of the image for a preparation before there is one: it decides nothing about the model.
 DEFAULT_SIZE = (512, 512)
+_NAMES = {"sourceToDetector": _("distance from source to detector"), "pixelSpacing": _("pixel size")}
 _INTENSITIES = (None, "transmission", "attenuation")
 
 
@@ -165,6 +166,40 @@ class ImagesStep(Step):
         node = self.fluoroscopy
         if node is None or fluoro.get_carm(node) is not None or not fluoro.is_fluoroscopy(node):
             return
+        if dicom.file_of(node):
+            self.logic.read_geometry(
+                node,
+                blocking=False,
+                on_done=lambda found, node=node: self._stated(node, found),
+                on_error=self._not_read,
+            )
+            self.panel.wake()
+            return
+        self._offer(node)
+
+    def _stated(self, node: Any, found: dicom.Stated) -> None:
+        """The engine has read the geometry of a DICOM file."""
+        words = [_NAMES.get(name, name) for name in found.missing]
+        missing = (
+            [_("The DICOM file does not say the {names}.").format(names=_(" and the ").join(words))] if words else []
+        )
+        fluoro.set_notes(node, [*missing, *found.notes])
+        if node is not self.fluoroscopy:
+            return
+        if found.carm is None:
+            self._offer(node)
+        else:
+            self.panel.remember_carm(found.carm)
+        self._shown_for = None
+        self.panel.take_over_view()
+        self.panel.images_changed()
+
+    def _not_read(self, error: Exception) -> None:
+        if not isinstance(error, Cancelled):
+            self._say(status.of_error(error)[1])
+
+    def _offer(self, node: Any) -> None:
+        """What is known of a C-arm without a file that says it."""
         last = self.panel.remembered_carm()
         if last is not None:
             try:
@@ -243,8 +278,13 @@ class ImagesStep(Step):
             return "idle", _("Choose the patient's CT.")
         if node is None:
             return "idle", _("Choose a fluoroscopy; or prepare this patient before there is one.")
+        notes = fluoro.get_notes(node)
+        if carm is None and notes:
+            return "warn", _("{notes} Choose a C-arm preset or type its figures.").format(notes=" ".join(notes))
         if carm is None:
             return "warn", _("The geometry is not known: choose a C-arm preset or type its figures.")
+        if notes:
+            return "warn", _("Ready. {notes}").format(notes=" ".join(notes))
         return "good", _("CT and fluoroscopy are ready.")
 
     def _say(self, text: str) -> None:

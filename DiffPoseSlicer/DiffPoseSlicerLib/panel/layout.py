@@ -31,7 +31,10 @@ class Layout:
         now = node.GetViewArrangement()
         if now not in (views.LAYOUT_ID, views.LAYOUT_ID + 1):
             self._before = now
+        if self.plot_view() is None:  # made now, not in the middle of the work: it takes Slicer a moment
+            node.SetViewArrangement(views.LAYOUT_ID + 1)
         wanted = views.LAYOUT_ID + int(with_plot)
+        now = node.GetViewArrangement()
         if now != wanted:
             node.SetViewArrangement(wanted)
         self._dress()

@@ -11,7 +11,7 @@ import vtk
 from slicer.util import VTKObservationMixin
 
 from ..engine.client import EngineError
-from ..errors import InputError
+from ..errors import Cancelled, InputError
 from ..geometry.carm import CArm
 from ..scene import fluoroscopy as fluoro
 from ..scene import placement, results, surface, upload
@@ -48,17 +48,16 @@ class Panel(VTKObservationMixin):
         self._gui_tag: Any = None
         self._known: dict[str, Any] = {}
         self._observed: dict[str, Any] = {}
+        self._showing: Any = None
         self._timer = qt.QTimer()
         self._timer.setInterval(_TICK_MS)
         self._timer.connect("timeout()", self._tick)
-        self._new_pixels = qt.QTimer()
-        self._new_pixels.setSingleShot(True)
-        self._new_pixels.setInterval(40)
-        self._new_pixels.connect("timeout()", self._pixels_changed)
-        self._show_soon = qt.QTimer()
-        self._show_soon.setSingleShot(True)
-        self._show_soon.setInterval(0)
-        self._show_soon.connect("timeout()", self.show_images)
+        # In turns of their own: the event loop must not wait for all of it at once.
+        self._new_pixels = _later(40, self._pixels_changed)
+        self._show_soon = _later(0, self.show_images)
+        self._layout_soon = _later(0, self._change_layout)
+        self._draw_soon = _later(0, self._draw)
+        self._later = (self._new_pixels, self._show_soon, self._layout_soon, self._draw_soon)
         self.images = ImagesStep(self)
         self.prepare = PrepareStep(self)
         self.register = RegisterStep(self)
@@ -117,8 +116,8 @@ class Panel(VTKObservationMixin):
             step.close()
         self.layout.leave()
         self._timer.stop()
-        self._new_pixels.stop()
-        self._show_soon.stop()
+        for timer in self._later:
+            timer.stop()
         self._forget_observed()
         if self.parameters is not None:
             self.parameters.disconnectGui(self._gui_tag)
@@ -207,7 +206,7 @@ class Panel(VTKObservationMixin):
         """Other images, or another geometry: place the C-arm anew and show everything."""
         self._place()
         self.refresh()
-        self._show_soon.start()  # in a turn of its own: the event loop must not wait for all of it
+        self._show_soon.start()
 
     def _place(self) -> None:
         """Put the C-arm where the view says. Does nothing while something is missing: the steps say what."""
@@ -228,13 +227,31 @@ class Panel(VTKObservationMixin):
         parameters = self.parameters
         if parameters is None or not self.entered:
             return
+        if self._showing is not None:
+            self._showing.cancel()
+            self._showing = None
         if parameters.ct is not None and self.carm_of_image() is not None:
-            try:
-                self.logic.show(parameters.ct, parameters.fluoroscopy)
-            except InputError as error:
-                self.images._say(str(error))
+            self._showing = self.logic.show(
+                parameters.ct, parameters.fluoroscopy, blocking=False, on_done=self._shown, on_error=self._not_shown
+            )
+            self.wake()
+        else:
+            self.review.draw()
+
+    @property
+    def showing(self) -> bool:
+        """Whether the images are still to be shown as they were chosen."""
+        return self._showing is not None or any(t.isActive() for t in self._later)
+
+    def _shown(self, _detector: Any) -> None:
+        self._showing = None
         self.review.draw()
         self.review.moved()
+
+    def _not_shown(self, error: Exception) -> None:
+        if not isinstance(error, Cancelled):  # else there is a newer wish
+            self._showing = None
+            self.images._say(status.of_error(error)[1])
 
     def registered(self) -> None:
         """A registration has ended well."""
@@ -242,9 +259,16 @@ class Panel(VTKObservationMixin):
         self.refresh()
 
     def layout_changed(self) -> None:
-        """Show or hide the plot with the preparation that it shows."""
+        """Show or hide the plot with the preparation that it shows, soon."""
+        self._layout_soon.start()
+
+    def _change_layout(self) -> None:
         if self.entered and self.layout.shown:  # else the user has chosen another one
             self.layout.enter(with_plot=self.prepare.active)
+            self._draw_soon.start()
+
+    def _draw(self) -> None:
+        if self.parameters is not None:
             self.review.draw()
 
     def show_volume_rendering(self, on: bool) -> None:
@@ -271,6 +295,7 @@ class Panel(VTKObservationMixin):
         now = {} if p is None else {
             "ct": p.ct, "fluoroscopy": p.fluoroscopy, "view": (p.view, p.laoRao, p.cranCaud),
             "blend": p.blend, "follow": p.follow, "carm": p.carm, "job": p.job,
+            "start": p.start, "second": p.second, "points": p.points, "seen": p.seen,
         }  # fmt: skip
         before, self._known = self._known, now
         changed = {key for key, value in now.items() if key not in before or before[key] != value}
@@ -293,17 +318,22 @@ class Panel(VTKObservationMixin):
         self._observe("image", image, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, self._image_modified)
         if another_image and image is not None:
             self.images.take_over_geometry()
-            if self.logic.c0(image) is not None:  # it has been placed before: take over its view
-                view = self.logic.view(image)
-                with slicer.util.NodeModify(p.parameterNode):
-                    p.view, p.laoRao, p.cranCaud = View(view["view"]), view["laoRao"], view["cranCaud"]
-                self._known["view"] = (p.view, p.laoRao, p.cranCaud)
+            if self.logic.c0(image) is not None:  # it has been placed before
+                self.take_over_view()
         self.layout.look_anew()
         self._place()
         self.show_images()
         self.review.new_result()
         self.prepare.list_models()
         self.warm_up()
+
+    def take_over_view(self) -> None:
+        """Let the panel say the view that is stored with the fluoroscopy."""
+        p = self.parameters
+        view = self.logic.view(p.fluoroscopy)
+        with slicer.util.NodeModify(p.parameterNode):
+            p.view, p.laoRao, p.cranCaud = View(view["view"]), view["laoRao"], view["cranCaud"]
+        self._known["view"] = (p.view, p.laoRao, p.cranCaud)
 
     def _observe(self, role: str, node: Any, event: Any, callback: Any) -> None:
         """Observe one node in a role, and no longer the one before."""
@@ -343,3 +373,12 @@ class Panel(VTKObservationMixin):
         """Show the present state everywhere."""
         for step in self.steps:
             step.refresh()
+
+
+def _later(milliseconds: int, do: Any) -> Any:
+    """A timer whose start() lets `do` be called once, later."""
+    timer = qt.QTimer()
+    timer.setSingleShot(True)
+    timer.setInterval(milliseconds)
+    timer.connect("timeout()", do)
+    return timer

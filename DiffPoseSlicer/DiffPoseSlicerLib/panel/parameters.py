@@ -4,7 +4,7 @@
 from enum import Enum
 from typing import Annotated
 
-from slicer import vtkMRMLScalarVolumeNode
+from slicer import vtkMRMLMarkupsFiducialNode, vtkMRMLScalarVolumeNode
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
 
@@ -52,6 +52,7 @@ class Start(Enum):
     CURRENT = "current"
     VIEW = "view"
     SEARCH = "search"
+    LANDMARKS = "landmarks"
 
     @staticmethod
     def label(start: "Start") -> str:
@@ -61,6 +62,7 @@ class Start(Enum):
             Start.CURRENT: _("Where the CT is now"),
             Start.VIEW: _("View and angles as given"),
             Start.SEARCH: _("Search around the view"),
+            Start.LANDMARKS: _("Landmarks marked in CT and fluoroscopy"),
         }[start]
 
 
@@ -81,6 +83,9 @@ class Parameters:
     shift: Annotated[float, WithinRange(10, 150)] = 50.0
     quality: Quality = Quality.QUICK
     start: Start = Start.AUTO
+    second: vtkMRMLScalarVolumeNode
+    points: vtkMRMLMarkupsFiducialNode
+    seen: vtkMRMLMarkupsFiducialNode
     blend: Annotated[float, WithinRange(0, 100)] = 50.0
     follow: bool = False
     carm: str = ""

@@ -10,6 +10,7 @@ from slicer.i18n import tr as _
 from ..scene import fluoroscopy as fluoro
 from ..scene import results
 from . import packages, status
+from .parameters import Start
 from .steps import Step
 
 # The engine's words for why a registration may not be trusted -> the user's.
@@ -42,10 +43,14 @@ class RegisterStep(Step):
             return
         parameters = self.panel.parameters
         self._said, self._latest = None, None
+        nodes = [self.fluoroscopy] if self._second() is None else [self.fluoroscopy, self._second()]
+        begin: Any = start or parameters.start.value
+        if begin == Start.LANDMARKS.value:
+            begin = {"landmarks": (parameters.points, parameters.seen)}
         self.task = self.logic.register(
             self.ct,
-            self.fluoroscopy,
-            start or parameters.start.value,
+            nodes,
+            begin,
             blocking=False,
             on_progress=self._progress,
             on_done=self._done,
@@ -101,6 +106,9 @@ class RegisterStep(Step):
         result = self._result()
         status.accent(ui.registerButton, allowed and not running and result is None)
         ui.startCombo.enabled = not running
+        by_landmarks = self.panel.parameters is not None and self.panel.parameters.start is Start.LANDMARKS
+        for widget in (ui.pointsLabel, ui.pointsSelector, ui.seenLabel, ui.seenSelector):
+            widget.visible = by_landmarks
         ui.installWarpButton.visible = not packages.can_register()
         if not packages.can_register():
             ui.installWarpButton.text = _("Install NVIDIA Warp (about {size})...").format(size=packages.WARP.size)
@@ -114,11 +122,20 @@ class RegisterStep(Step):
             return None
         return results.get_result(self.fluoroscopy, self.ct)
 
+    def _second(self) -> Any:
+        """The second view, or None."""
+        parameters = self.panel.parameters
+        node = parameters.second if parameters is not None else None
+        return node if node is not self.fluoroscopy else None
+
     def _may_register(self) -> tuple[bool, str]:
         if self.ct is None or not fluoro.is_fluoroscopy(self.fluoroscopy):
             return False, _("Choose a CT and a fluoroscopy first.")
         if fluoro.get_carm(self.fluoroscopy) is None:
             return False, _("Give the fluoroscopy's geometry first.")
+        second = self._second()
+        if second is not None and (not fluoro.is_fluoroscopy(second) or fluoro.get_carm(second) is None):
+            return False, _("The geometry of the second view is not known: choose it in step Images once.")
         if not packages.can_register():
             return False, _("Install NVIDIA Warp first: registration renders synthetic X-rays with it.")
         return True, ""

@@ -17,6 +17,7 @@ from ..scene.live import LiveDrr
 from ..scene.nodes import referenced
 from ..scene.surface import SURFACE
 from . import status
+from .parameters import Start
 from .steps import Step
 
 _FLICKER_MS = 500
@@ -43,11 +44,13 @@ class ReviewStep(Step):
         ui.acceptButton.connect("clicked()", self.accept)
         ui.undoButton.connect("clicked()", self.undo)
         ui.exportButton.connect("clicked()", self._export_clicked)
+        ui.hypothesesButton.connect("clicked()", self.next_hypothesis)
         self.mode = overlays.BLEND
         self.drr = LiveDrr(self.logic, self._drawn, self._drr_failed)
         self._said: tuple[str, str] | None = None
         self._drr_error: tuple[str, str] | None = None
         self._history: list[dict[str, Any]] = []
+        self._hypothesis = 0
         self._dark = False
         self._flicker = qt.QTimer()
         self._flicker.setInterval(_FLICKER_MS)
@@ -149,6 +152,37 @@ class ReviewStep(Step):
         self._show_replay(index)
         self.moved()
 
+    def next_hypothesis(self) -> None:
+        """Show the next of several poses that explain the image about equally well."""
+        result = results.get_result(self.fluoroscopy, self.ct)
+        poses = result.get("hypotheses", ()) if result is not None else ()
+        if len(poses) > 1 and not self.panel.busy_registering:
+            self._hypothesis = (self._hypothesis + 1) % len(poses)
+            self.logic.set_pose(self.ct, self.fluoroscopy, np.array(poses[self._hypothesis]["cameraToRAS"], float))
+            self.moved()
+            self.panel.refresh()
+
+    def _show_hypotheses(self, result: dict[str, Any] | None, running: bool) -> None:
+        number = len(result.get("hypotheses", ())) if result is not None else 0
+        button = self.ui.hypothesesButton
+        button.visible = number > 1 and not running
+        button.text = _("Show the next pose ({now} of {number} is shown)").format(
+            now=self._hypothesis + 1, number=number
+        )
+
+    def _show_landmarks(self, ready: bool) -> None:
+        """Per-landmark errors of the pose that is shown."""
+        p, text = self.panel.parameters, ""
+        if ready and p.points is not None and p.seen is not None and p.start is Start.LANDMARKS:
+            try:
+                found = self.logic.landmark_errors(self.ct, self.fluoroscopy, p.points, p.seen)
+                parts = [_("{name} {error:.1f} mm").format(name=name, error=error) for name, error in found.items()]
+                text = _("Landmarks: {list}").format(list=" · ".join(parts))
+            except InputError:
+                pass  # step Register says it
+        self.ui.landmarksLabel.text = text
+        self.ui.landmarksLabel.visible = bool(text)
+
     def accept(self) -> None:
         """Keep the pose."""
         self._try(lambda: self.logic.accept(self.ct, self.fluoroscopy), _("Accepted."))
@@ -182,6 +216,7 @@ class ReviewStep(Step):
     def new_result(self) -> None:
         """A registration has ended or another image was chosen: its history, its synthetic X-ray."""
         self._said = None
+        self._hypothesis = 0
         has_image = self.fluoroscopy is not None and fluoro.is_fluoroscopy(self.fluoroscopy)
         result = results.get_result(self.fluoroscopy, self.ct) if has_image and self.ct is not None else None
         self._history = results.get_history(self.fluoroscopy) if result is not None else []
@@ -225,6 +260,8 @@ class ReviewStep(Step):
         can_replay = bool(self._history) and not running
         for widget in (ui.replayLabel, ui.replaySlider, ui.replayTextLabel):
             widget.visible = can_replay
+        self._show_hypotheses(result, running)
+        self._show_landmarks(ready and not running)
         need = _("Choose a CT and a fluoroscopy first.")
         tips = {
             ui.blendSlider: _("From the fluoroscopy (0 %) to the synthetic X-ray of the CT (100 %)."),
@@ -248,6 +285,8 @@ class ReviewStep(Step):
             return "idle", _("Not registered: the synthetic X-ray shows the CT as it lies now.")
         if accepted:
             return "good", _("Accepted.")
+        if result.get("warnings"):
+            return "warn", " ".join(result["warnings"])
         return "ready", _("Do bones lie over their images? Accept, or undo.")
 
     def forget_message(self) -> None:

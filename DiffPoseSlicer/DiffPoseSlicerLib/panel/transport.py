@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import qt
 
-from ..engine.launch import engine_command, engine_environment
+from ..engine.launch import POLITE, engine_command, engine_environment
 from . import settings
 
 
@@ -38,7 +38,7 @@ class QProcessTransport:
         self.start_error = ""
         program, *arguments = engine_command(settings.python())
         environment = qt.QProcessEnvironment()
-        for name, value in engine_environment(settings.environment()).items():
+        for name, value in (engine_environment(settings.environment()) | {POLITE: "1"}).items():
             environment.insert(name, value)
         process = qt.QProcess()
         process.setProcessEnvironment(environment)

@@ -16,6 +16,7 @@ from ..geometry.carm import CArm
 from ..geometry.coordinates import transform_points
 from ..geometry.se3 import Array
 from .nodes import helper, referenced, remove_helper, vtk_matrix
+from .task import Steps
 
 DETECTOR, DRR, OVERLAY, SOURCE, BEAM = "detector", "drr", "overlay", "source", "beam"
 ROLES = (DETECTOR, DRR, OVERLAY, SOURCE, BEAM)
@@ -50,8 +51,8 @@ def slice_to_ras(carm: CArm, c0: ArrayLike) -> Array:
     return result
 
 
-def show_detector(record: Any, pixels: NDArray[Any], carm: CArm, c0: ArrayLike, *, inverted: bool = False) -> Any:
-    """Put an image (camera frame, bone bright) on its detector plane and draw source and beam. The detector's node.
+def show_detector(record: Any, pixels: NDArray[Any], carm: CArm, c0: ArrayLike, *, inverted: bool = False) -> Steps:
+    """Steps that put an image (camera frame, bone bright) on its detector plane and draw source and beam; its node.
 
     Args:
         record: the node that keeps what belongs to the fluoroscopy.
@@ -60,15 +61,20 @@ def show_detector(record: Any, pixels: NDArray[Any], carm: CArm, c0: ArrayLike, 
         inverted: show bone dark, as in the image the user knows.
     """
     detector = helper(record, DETECTOR, "vtkMRMLScalarVolumeNode", "Fluoroscopy on its detector")
+    modify = detector.StartModify()
     set_pixels(detector, pixels)
     place(detector, carm, c0)
+    detector.EndModify(modify)
+    yield
     set_display(detector, inverted, window_of(pixels))
+    yield
     for role in (DRR, OVERLAY):
         other = referenced(record, role)
         if other is not None and other.GetImageData() is not None:  # perhaps of fewer pixels
             columns, rows, _ = other.GetImageData().GetDimensions()
             place(other, carm.resized((rows, columns)), c0)
     _draw_source(record, c0)
+    yield
     _draw_beam(record, carm, c0)
     return detector
 

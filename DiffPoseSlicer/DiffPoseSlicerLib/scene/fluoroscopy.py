@@ -15,8 +15,9 @@ from ..geometry.carm import CArm
 from ..imaging.intensity import to_attenuation
 from ..imaging.orientation import to_camera
 from .nodes import PREFIX, get_data, set_data
+from .task import Steps
 
-CARM, SOURCES = "carm", "carmSources"
+CARM, SOURCES, NOTES = "carm", "carmSources", "notes"
 _COARSE_PIXELS = 96
 
 
@@ -105,6 +106,16 @@ def get_sources(node: Any) -> dict[str, str]:
     return get_data(record(node), SOURCES) or {}
 
 
+def set_notes(node: Any, notes: list[str]) -> None:
+    """Store what the user must know of a fluoroscopy: sentences."""
+    set_data(record(node), NOTES, notes or None)
+
+
+def get_notes(node: Any) -> list[str]:
+    """What :func:`set_notes` stored."""
+    return get_data(record(node), NOTES) or []
+
+
 def need_carm(node: Any) -> CArm:
     """The geometry stored on a fluoroscopy.
 
@@ -121,8 +132,9 @@ def need_carm(node: Any) -> CArm:
     return carm
 
 
-def shown_image(node: Any) -> tuple[NDArray[np.float32], bool]:
-    """A fluoroscopy as it is shown: (pixels in the camera's frame, bone bright; whether its user knows bone dark).
+def shown_image(node: Any) -> Steps:
+    """Steps to a fluoroscopy as it is shown: (pixels in the camera's frame, bone bright; whether its user knows bone
+    dark).
 
     What the stored values mean is looked up on a coarse copy, where nobody has stated it: the registration looks at the
     whole image, which takes longer than Slicer may wait.
@@ -132,14 +144,16 @@ def shown_image(node: Any) -> tuple[NDArray[np.float32], bool]:
     """
     carm, stored = need_carm(node), stored_pixels(node)
     step = max(1, max(stored.shape) // _COARSE_PIXELS)
-    coarse = stored[::step, ::step]
+    coarse = np.asarray(stored[::step, ::step], float)
     intensity = carm.intensity
     if intensity is None:
-        intensity = to_attenuation(np.asarray(coarse, float), None, "", None)[1].intensity
+        intensity = to_attenuation(coarse, None, "", None)[1].intensity
+        yield
     pixels = to_camera(stored, carm)
     if intensity != "transmission":
         return as_float(pixels), False
     white = max(float(np.quantile(coarse, 0.999)), 1e-6)
+    yield
     return as_float(np.log(white) - np.log(np.maximum(pixels, white * 1e-4), dtype=np.float32)), True
 
 

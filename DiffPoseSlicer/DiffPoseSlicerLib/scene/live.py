@@ -9,7 +9,7 @@ from typing import Any
 from ..geometry.se3 import Array
 from .placement import set_ct_to_world
 
-MAX_HZ = 30.0
+MAX_HZ = 60.0
 
 
 class LivePose:
@@ -23,9 +23,10 @@ class LivePose:
         self.updates = 0
 
     def show(self, transform: Any, ct_to_world: Array, *, now: bool = False) -> None:
-        """Move `transform`, at once if `now` or if the last update is long enough ago, else at a later flush."""
+        """Move `transform`, at once if `now`, else at the next flush: to the newest of the poses that have come."""
         self._waiting = (transform, ct_to_world)
-        self.flush(now)
+        if now:
+            self.flush(now)
 
     def flush(self, now: bool = False) -> bool:
         """Apply the pose that waits, if it is time. Whether a pose still waits."""

@@ -23,7 +23,8 @@ from numpy.typing import ArrayLike
 from ..errors import InputError
 from ..geometry.carm import CArm
 from ..geometry.pose import Pose
-from . import carm_nodes, fluoroscopy, placement, prepare, results, upload
+from ..registration.landmarks import LandmarkPairs
+from . import carm_nodes, fluoroscopy, landmarks, placement, prepare, results, upload
 from .fluoroscopy import need_carm, record
 from .nodes import get_data, set_data
 from .placing import C0, SceneCArm, as_matrix
@@ -54,8 +55,9 @@ class SceneLogic(SceneCArm):
             ct: The CT volume node.
             nodes: A fluoroscopy node, or several of the same moment, registered jointly.
             start: "auto" (a prepared model where there is one, else "search"), "search", "view" (the nominal pose),
-                "current" (from where the CT lies now), a model's folder, or a pose (Pose or 4x4 cameraToRAS; a list of
-                them for several nodes).
+                "current" (from where the CT lies now), a model's folder, a pose (Pose or 4x4 cameraToRAS; a list of
+                them for several nodes), or landmarks: {"landmarks": (points in the CT, the same on the fluoroscopy)},
+                two markups nodes.
             rotation, translation: Half-ranges of a search, degrees and mm in camera axes (right, down, depth).
             blocking: Wait and return the result; else return a :class:`~.task.Task` at once.
             on_progress: Called with {"iteration", "level", "cameraToRAS", "similarity", "seconds"}.
@@ -159,6 +161,19 @@ class SceneLogic(SceneCArm):
         task = Task("render", on_done, on_error)
         return self._start(task, self._render(task, ct, node, pose, pixels), blocking)
 
+    def landmarks(self, ct: Any, node: Any, points: Any, seen: Any) -> LandmarkPairs:
+        """The landmarks of two markups nodes, paired: `points` in the CT, `seen` on the fluoroscopy. Raises InputError.
+
+        Example: ``logic.register(ct, node, start={"landmarks": (points, seen)})``
+        """
+        c0 = self.c0(node)
+        return landmarks.pairs(ct, points, seen, need_carm(node), self.place_carm(ct, node) if c0 is None else c0)
+
+    def landmark_errors(self, ct: Any, node: Any, points: Any, seen: Any) -> dict[str, float]:
+        """How far each landmark is from where the pose shown puts it, in mm at the patient's depth. InputError."""
+        pairs = self.landmarks(ct, node, points, seen)
+        return landmarks.errors(pairs, need_carm(node), self.pose(ct, node).camera_to_ras)
+
     def result(self, node: Any, ct: Any = None) -> dict[str, Any] | None:
         """The last result of a fluoroscopy: the content of result.json, or None."""
         return results.get_result(node, ct)
@@ -252,6 +267,8 @@ class SceneLogic(SceneCArm):
         if isinstance(start, (str, os.PathLike)):
             answer = yield from task.ask(self.client, "load_model", {"folder": os.fspath(start)})
             return {"model": answer["model"]}, ""
+        if isinstance(start, dict) and set(start) == {"landmarks"}:
+            return landmarks.to_start(self.landmarks(ct, nodes[0], *start["landmarks"])), "landmarks"
         poses = list(start) if isinstance(start, (list, tuple)) and not _is_matrix(start) else [start]
         return {"poses": {"views": [{"cameraToRAS": as_matrix(pose).tolist()} for pose in poses]}}, ""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,10 @@ from numpy.typing import ArrayLike
 from ..geometry.carm import CArm
 from ..geometry.pose import VIEWS, Pose, view_rotation
 from ..geometry.se3 import Array
-from . import carm_nodes, fluoroscopy, placement, results, upload
+from . import carm_nodes, dicom, fluoroscopy, placement, results, upload
 from .fluoroscopy import need_carm, record, shown_image
 from .nodes import get_data, set_data
+from .task import Steps, Task, finish
 from .work import SceneWork
 
 C0, VIEW = "c0", "view"
@@ -30,6 +32,26 @@ class SceneCArm(SceneWork):
             InputError: the node is no fluoroscopy, or has another size.
         """
         fluoroscopy.set_carm(node, carm, sources)
+
+    def read_geometry(
+        self,
+        node: Any,
+        *,
+        blocking: bool = True,
+        on_done: Callable[[dicom.Stated], None] | None = None,
+        on_error: Callable[[Exception], None] | None = None,
+    ) -> Any:
+        """Take a fluoroscopy's geometry and view from the DICOM file it was loaded from. What the file states.
+
+        Where the file lacks something that is needed, nothing is stored and the answer's `missing` names it.
+
+        Example: ``logic.read_geometry(node).notes``
+
+        Raises:
+            InputError: the node was not loaded from Slicer's DICOM database, or its file is no X-ray.
+        """
+        task = Task("geometry", on_done, on_error)
+        return self._start(task, self._read_geometry(task, node), blocking)
 
     def geometry(self, node: Any) -> CArm | None:
         """The geometry stored on a fluoroscopy node, or None."""
@@ -75,17 +97,48 @@ class SceneCArm(SceneWork):
         stored = get_data(record(node), C0)
         return None if stored is None else np.array(stored, float)
 
-    def show(self, ct: Any, node: Any) -> Any:
+    def show(
+        self,
+        ct: Any,
+        node: Any,
+        *,
+        blocking: bool = True,
+        on_done: Callable[[Any], None] | None = None,
+        on_error: Callable[[Exception], None] | None = None,
+    ) -> Any:
         """Show a fluoroscopy on its detector, with source and beam, where the C-arm stands. The detector's node.
+
+        Example: ``logic.show(ct, node)``
+
+        Args:
+            ct, node: The CT and the fluoroscopy.
+            blocking: Do it at once; else return a :class:`~.task.Task`.
+            on_done, on_error: Called with the detector's node, or with what went wrong.
 
         Raises:
             InputError: as :meth:`place_carm`.
         """
+        if blocking:
+            return finish(self._show(ct, node))
+        return self._start(Task("show", on_done, on_error), self._show(ct, node), blocking)
+
+    def _read_geometry(self, task: Task, node: Any) -> Steps:
+        answer = yield from task.ask(self.client, "read_geometry", {"path": dicom.need_file(node)})
+        found = dicom.stated(answer)
+        if node.GetScene() is not None and found.carm is not None:
+            self.set_geometry(node, found.carm, found.sources)
+            if found.view is not None:
+                set_data(record(node), VIEW, found.view)
+        return found
+
+    def _show(self, ct: Any, node: Any) -> Steps:
         c0 = self.c0(node)
         if c0 is None:
             c0 = self.place_carm(ct, node)
-        pixels, inverted = shown_image(node)
-        return carm_nodes.show_detector(record(node), pixels, need_carm(node), c0, inverted=inverted)
+            yield
+        pixels, inverted = yield from shown_image(node)
+        yield
+        return (yield from carm_nodes.show_detector(record(node), pixels, need_carm(node), c0, inverted=inverted))
 
     def pose(self, ct: Any, node: Any) -> Pose:
         """The pose of a fluoroscopy's C-arm relative to the CT that the scene shows now.

@@ -57,7 +57,7 @@ class Task:
         if self._client is not None and self._request is not None:
             self._client.cancel(self._request)
 
-    def advance(self, seconds: float = 0.015) -> None:
+    def advance(self, seconds: float = 0.005) -> None:
         """Do steps for about so long, or until the task has to wait. Errors end up in the task, not here."""
         if not self.running or self._steps is None:
             return
@@ -107,3 +107,12 @@ class Task:
             self._on_done(result)
         if error is not None and self._on_error:
             self._on_error(error)
+
+
+def finish(steps: Steps) -> Any:
+    """Do all of some steps at once; what they return."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value

@@ -45,7 +45,7 @@ class SceneWork:
         return bool(self.tasks) or self.client.busy
 
     def poll(self) -> bool:
-        """Move everything on a little: at most some 20 ms. Call it often while it returns True."""
+        """Move everything on a little: some 10 ms. Call it often while it returns True."""
         if self._polling:  # a callback that lets Slicer process events gets here again
             return True
         self._polling = True
@@ -115,7 +115,7 @@ class SceneWork:
             loaded = yield from upload.upload(task, self.client, ct)
             self._loaded[ct.GetID()] = loaded
             yield
-            surface.show_surface(ct, loaded)
+            yield from surface.show_surface(ct, loaded)
             yield
         return loaded
 

@@ -5,7 +5,8 @@ Copying keeps everything grabbable by ``QWidget.grab`` and needs neither a displ
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import slicer
 import vtk
@@ -26,6 +27,7 @@ class RenderWidget(QtWidgets.QWidget):
     """Shows an off-screen view; ``scheduleRender`` gathers requests, ``forceRender`` draws now."""
 
     renders = 0  # how often this view was drawn: for tests of live updates
+    after_drawing: ClassVar[list[Callable[[], None]]] = []  # called when a view was drawn by the event loop
 
     def __init__(self, view: offscreen.View | plots.PlotView) -> None:
         super().__init__()
@@ -35,7 +37,7 @@ class RenderWidget(QtWidgets.QWidget):
         self._timer = QtCore.QTimer(self)
         self._timer.setSingleShot(True)
         self._timer.setInterval(_RENDER_DELAY_MS)
-        self._timer.timeout.connect(self.forceRender)
+        self._timer.timeout.connect(self._draw)
         view.on_render_request(self.scheduleRender)
 
     def scheduleRender(self) -> None:
@@ -44,6 +46,11 @@ class RenderWidget(QtWidgets.QWidget):
 
     def is_render_pending(self) -> bool:
         return self._timer.isActive() or self._picture is None
+
+    def _draw(self) -> None:
+        self.forceRender()
+        for callback in list(self.after_drawing):
+            callback()
 
     def forceRender(self) -> None:
         if self.width() < 2 or self.height() < 2 or not self.isVisible():
@@ -57,8 +64,8 @@ class RenderWidget(QtWidgets.QWidget):
 
     def paintEvent(self, _event: QtGui.QPaintEvent) -> None:
         if self._picture is None:
-            self.forceRender()
-        if self._picture is not None:
+            self.scheduleRender()
+        else:
             painter = QtGui.QPainter(self)
             painter.drawImage(self.rect(), self._picture)
             painter.end()  # not left to the garbage collector: a sampled stack keeps it alive
