@@ -75,6 +75,8 @@ def test_commands_run(page: Path, folder: Path, capsys: pytest.CaptureFixture[st
     for language, text in blocks(page):
         if language == "json" and "sourceToDetector" in text:
             (folder / "carm.json").write_text(text)
+        if language == "toml" and "[methods." in text:
+            (folder / "study.toml").write_text(text)
         for line in text.splitlines() if language == "bash" else []:
             if line.startswith("python -m DiffPoseSlicerLib "):
                 status = main(shlex.split(line)[3:])

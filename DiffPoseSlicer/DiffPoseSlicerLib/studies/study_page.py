@@ -80,7 +80,7 @@ def _summary_rows(study: Study, rows: list[Row], names: list[str]) -> list[list[
                 f"{100 * good / len(own):.1f} %",
                 f"{100 * low:.0f} to {100 * high:.0f} %",
                 _mm(np.median(errors)),
-                _mm(np.percentile(errors, 95, method="lower")),
+                _mm(np.percentile(errors, 95, method="higher")),
                 _mm(np.median(shown)),
                 f"{np.median(seconds):.2f}" if seconds else "-",
             ]
