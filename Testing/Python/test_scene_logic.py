@@ -227,6 +227,45 @@ def test_a_bone_surface_comes_with_the_ct_and_moves_with_it(logic, small_ct, ren
     assert 120 < np.median(small_ct.hu[k, j, i]) < 500
 
 
+def test_the_ct_s_place_goes_with_the_frame_of_a_run(logic, small_ct, rendered):
+    node = kit.ct_node(small_ct)
+    frames = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "Run")
+    for number in range(3):
+        frame = slicer.vtkMRMLScalarVolumeNode()
+        slicer.util.updateVolumeFromArray(frame, np.roll(rendered, 6 * number, 0)[None])
+        frames.SetDataNodeAtValue(frame, str(number))
+    browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "Browser")
+    browser.SetAndObserveMasterSequenceNodeID(frames.GetID())
+    sequences = kit.CORE.modules["Sequences"].logic()
+
+    def browse(number):
+        browser.SetSelectedItemNumber(number)
+        sequences.UpdateAllProxyNodes()
+
+    browse(0)
+    fluoro = browser.GetProxyNode(frames)
+    logic.set_geometry(fluoro, kit.CARM)
+    places = {}
+    for number in (0, 2):
+        browse(number)
+        logic.register(node, fluoro, start="view")
+        places[number] = np.array(logic.result(fluoro)["views"][0]["cameraToRAS"])
+        np.testing.assert_allclose(logic.pose(node, fluoro).camera_to_ras, places[number], atol=1e-6)
+    assert np.abs(places[0] - places[2]).max() > 0.01
+    for number in (0, 2, 0):
+        browse(number)
+        np.testing.assert_allclose(logic.pose(node, fluoro).camera_to_ras, places[number], atol=1e-6)
+    browse(1)  # not registered: the CT stays
+    np.testing.assert_allclose(logic.pose(node, fluoro).camera_to_ras, places[0], atol=1e-6)
+    assert placement.is_ct_to_carm(placement.find_transform(node))
+    assert browser.GetNumberOfSynchronizedSequenceNodes(True) == 2
+    browse(2)
+    assert logic.undo(node, fluoro)
+    browse(0)
+    browse(2)  # no longer registered
+    np.testing.assert_allclose(logic.pose(node, fluoro).camera_to_ras, places[0], atol=1e-6)
+
+
 def test_two_views_are_registered_as_one_body(logic, small_ct, rendered):
     from DiffPoseSlicerLib import render
 

@@ -73,6 +73,7 @@ class PrepareStep(Step):
             translation=[across, across, 2 * across],
             preset=parameters.quality.value,
             python=settings.python(),
+            environment=settings.environment(),
             blocking=False,
             on_done=self._started,
             on_error=self._failed,

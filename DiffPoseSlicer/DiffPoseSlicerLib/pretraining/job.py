@@ -22,7 +22,7 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +32,7 @@ import numpy as np
 
 from ..errors import InputError
 from ..geometry.files import read_json
+from ..geometry.se3 import Array
 from .disk import FolderLock, reason, replace_file, write_atomically
 from .reporter import FORMAT, OnProgress, Reporter
 from .settings import Settings, Task
@@ -109,17 +110,7 @@ class Job:
         folder = Path(folder)
         if (folder / "job.json").is_file():
             return cls.open(folder)._renewed(ct, task, settings, preset)
-        data = {
-            "format": FORMAT,
-            "fingerprint": ct.fingerprint,
-            "affine": ct.affine.tolist(),
-            "task": task.to_json(),
-            "preset": preset,
-            "settings": settings.to_json(),
-            "seed": int(seed),
-            "device": device,
-        }
-        job = cls(folder, data)
+        job = cls(folder, order(ct.fingerprint, ct.affine, task, settings, preset=preset, seed=seed, device=device))
         try:
             folder.mkdir(parents=True, exist_ok=True)
             job._write()
@@ -280,12 +271,38 @@ def read_request(folder: PathLike) -> str:
 _children: list[subprocess.Popen[bytes]] = []
 
 
-def start_detached(folder: PathLike, python: PathLike | None = None) -> int:
+def order(
+    fingerprint: str,
+    affine: Array,
+    task: Task,
+    settings: Settings,
+    *,
+    preset: str = "",
+    seed: int = 0,
+    device: str = "auto",
+) -> dict[str, Any]:
+    """The content of job.json: a job for a CT with this fingerprint and affine (4x4, voxel to RAS)."""
+    return {
+        "format": FORMAT,
+        "fingerprint": fingerprint,
+        "affine": affine.tolist(),
+        "task": task.to_json(),
+        "preset": preset,
+        "settings": settings.to_json(),
+        "seed": int(seed),
+        "device": device,
+    }
+
+
+def start_detached(
+    folder: PathLike, python: PathLike | None = None, environment: Mapping[str, str] | None = None
+) -> int:
     """Run a job in a process of its own, at lower priority, that outlives this one; gives its process id.
 
     Args:
         folder: The job folder.
         python: The interpreter; default this one.
+        environment: The variables it runs with, beside our own; default this process's.
 
     Raises:
         InputError: no job there, or a process already works on it.
@@ -295,7 +312,7 @@ def start_detached(folder: PathLike, python: PathLike | None = None) -> int:
         raise _taken(job.folder)
     request_resume(folder)
     library = str(Path(__file__).resolve().parents[2])
-    environment = dict(os.environ)
+    environment = dict(os.environ if environment is None else environment)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [library, environment.get("PYTHONPATH", "")]))
     command = [str(python or sys.executable), "-m", "DiffPoseSlicerLib", "pretrain", "--job", str(job.folder.resolve())]
     options: dict[str, Any] = {}

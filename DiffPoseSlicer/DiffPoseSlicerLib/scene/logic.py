@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..geometry.carm import CArm
 from ..geometry.pose import Pose
 from ..registration.landmarks import LandmarkPairs
-from . import carm_nodes, fluoroscopy, landmarks, placement, prepare, results, upload
+from . import carm_nodes, fluoroscopy, landmarks, placement, prepare, results, run, upload
 from .fluoroscopy import need_carm, record
 from .nodes import get_data, set_data
 from .placing import C0, SceneCArm, as_matrix
@@ -89,6 +89,7 @@ class SceneLogic(SceneCArm):
         translation: Sequence[float] = (50.0, 50.0, 100.0),
         preset: str = "quick",
         python: str | None = None,
+        environment: Mapping[str, str] | None = None,
         blocking: bool = True,
         on_progress: Callable[[dict[str, Any]], None] | None = None,
         on_done: Callable[[Path], None] | None = None,
@@ -106,6 +107,7 @@ class SceneLogic(SceneCArm):
             rotation, translation: Half-ranges about the view, degrees and mm in camera axes (right, down, depth).
             preset: "quick", "standard" or "thorough".
             python: The interpreter that trains; default this one.
+            environment: The variables it runs with; default this process's.
             blocking: Wait until the training has ended.
             on_progress: Called with the contents of status.json while blocking.
             on_done, on_error: As for :meth:`register`.
@@ -123,7 +125,9 @@ class SceneLogic(SceneCArm):
         wanted = {"view": "AP", "laoRao": 0.0, "cranCaud": 0.0} if isinstance(node, CArm) else self.view(node)
         wanted |= {key: value for key, value in given.items() if value is not None}
         task = Task("pretrain", on_done, on_error)
-        steps = self._pretrain(task, ct, carm, wanted, rotation, translation, preset, python, on_progress, blocking)
+        steps = self._pretrain(
+            task, ct, carm, wanted, rotation, translation, preset, (python, environment), on_progress, blocking
+        )
         return self._start(task, steps, blocking)
 
     def models(self, ct: Any = None) -> list[prepare.Prepared]:
@@ -185,7 +189,10 @@ class SceneLogic(SceneCArm):
     def undo(self, ct: Any, node: Any) -> bool:
         """Put the CT back where it lay before the last registration. Whether there was something to undo."""
         self.live.drop()
-        return results.undo(node, ct) is not None
+        undone = results.undo(node, ct) is not None
+        if undone:
+            run.forget_place(node)
+        return undone
 
     def export(self, ct: Any, node: Any, path: str | os.PathLike[str]) -> None:
         """Write the result (.json) or the transform (.h5, .tfm). Raises InputError."""
@@ -250,6 +257,7 @@ class SceneLogic(SceneCArm):
         for node, found in zip(nodes[1:], result["views"][1:], strict=True):
             set_data(record(node), C0, (final @ np.array(found["cameraToRAS"], float)).tolist())
         results.keep_result(first, ct, result, history)
+        run.keep_place(first, transform)
         return result
 
     def _begin(self, task: Task, ct: Any, nodes: list[Any], start: Any) -> Steps:
@@ -273,7 +281,7 @@ class SceneLogic(SceneCArm):
         return {"poses": {"views": [{"cameraToRAS": as_matrix(pose).tolist()} for pose in poses]}}, ""
 
     def _pretrain(self, task: Task, ct: Any, carm: CArm, view: dict[str, Any], rotation: Sequence[float],
-                  translation: Sequence[float], name: str, python: str | None,
+                  translation: Sequence[float], name: str, program: tuple[str | None, Mapping[str, str] | None],
                   on_progress: Callable[[dict[str, Any]], None] | None, wait: bool) -> Steps:  # fmt: skip
         loaded = yield from self._load(task, ct)
         order = prepare.Task(
@@ -291,7 +299,7 @@ class SceneLogic(SceneCArm):
             yield
         since = 0.0
         if not prepare.jobs.is_running(job.folder):
-            prepare.jobs.start_detached(job.folder, python)
+            prepare.jobs.start_detached(job.folder, *program)
             since = time.time()
         if wait:
             status = yield from prepare.watch(job.folder, since, on_progress)

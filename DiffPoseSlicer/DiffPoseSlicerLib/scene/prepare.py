@@ -89,16 +89,7 @@ def make_job(folder: Path, ct: Any, loaded: Loaded, task: Task, name: str, devic
         return jobs.Job.open(folder)
     settings: Settings = preset(name)
     hu = ct_array(ct)
-    data = {
-        "format": jobs.FORMAT,
-        "fingerprint": loaded.key,
-        "affine": loaded.affine.tolist(),
-        "task": task.to_json(),
-        "preset": name,
-        "settings": settings.to_json(),
-        "seed": seed,
-        "device": device,
-    }
+    data = jobs.order(loaded.key, loaded.affine, task, settings, preset=name, seed=seed, device=device)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / "ct.npy.part"
