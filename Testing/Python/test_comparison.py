@@ -96,3 +96,24 @@ def test_first_order_stops_when_asked_and_refuses_nonsense(scene: tuple) -> None
         FirstOrder(score="ssd")
     with pytest.raises(InputError, match="parameterisation is"):
         FirstOrder(parameterisation="dual")
+
+
+def test_nanodrr_in_place_of_our_renderer(scene: tuple) -> None:
+    """The same picture, the same gradient within its sampling's error, and it leads to the same pose."""
+    pytest.importorskip("nanodrr.drr", reason="needs the package nanodrr, which is not installed")
+    from DiffPoseSlicerLib.registration.comparison import first_order
+    from DiffPoseSlicerLib.rendering.torch_nanodrr import nanodrr_projector
+
+    registrar, xray, truth, start, points = scene
+    carm = xray.carm.resized((48, 48))
+    ours = first_order._ours(registrar.projector(4.0))
+    theirs = nanodrr_projector(registrar.ct.level(4.0))
+    (image, pull), (other, pull_other) = (
+        one(carm, start.camera_to_ras, None, registrar.center) for one in (ours, theirs)
+    )
+    assert np.corrcoef(image, other)[0, 1] > 0.999
+    gradient = (image - image.mean()) * np.linspace(0, 1, image.size)
+    assert pull_other(gradient)[:3] == pytest.approx(pull(gradient)[:3], rel=0.3)
+    how = FirstOrder(pixels=(48,), iterations=60)
+    result = register_first_order(registrar, xray, start, how, projector=nanodrr_projector)
+    assert mtre(result.pose, truth, points) < 0.5 * mtre(start, truth, points)

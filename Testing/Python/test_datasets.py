@@ -180,3 +180,18 @@ def test_what_is_missing_is_said(deepfluoro: Path, tmp_path: Path) -> None:
         datasets.read_deepfluoro(tmp_path / "none.h5", "17-1882")
     with pytest.raises(InputError, match="no entry .*007"):
         datasets.read_deepfluoro(deepfluoro, "17-1882").read("007")
+
+
+def test_a_study_takes_a_dataset(deepfluoro: Path, tmp_path: Path) -> None:
+    from DiffPoseSlicerLib.studies.plan import Case, study_from_toml
+    from DiffPoseSlicerLib.studies.run import run_case
+
+    text = "cases = 2\n[dataset]\nkind = 'deepfluoro'\nfile = 'data.h5'\nsubjects = ['17-1882']\n"
+    text += "[starts]\nnear = [5, 10]\n[methods.ours]\n"
+    study = study_from_toml(text, deepfluoro.parent)
+    cases = list(study.all_cases())
+    assert [case.name for case in cases] == [f"17-1882-file-near-clean-000{n}" for n in (0, 1)]
+    found = run_case(study, cases[1], ["ours"], {})
+    assert found["methods"]["ours"]["mtre"] < 2 < found["start"]
+    beyond = run_case(study, Case("17-1882", "file", "near", "clean", 7), ["ours"], {})
+    assert "has 2 X-rays only" in beyond["methods"]["ours"]["error"]

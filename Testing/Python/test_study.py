@@ -252,3 +252,16 @@ def test_published_figures_by_hand() -> None:
     turn = np.array([[cos, 0, sin, 0], [0, 1, 0, 0], [-sin, 0, cos, 0], [0, 0, 0, 1]])
     assert mpe(Pose(turn @ back), true, points, carm) == pytest.approx(0, abs=1e-9)
     assert xvr_mtre(Pose(turn @ back), true, points) == pytest.approx(2 * 1000 * np.sin(0.05), rel=1e-9)
+
+
+def test_methods_with_a_network_train_it_once(folder: Path, tmp_path: Path) -> None:
+    """`ours+network`, `network` and `paper`; the same preset is the same network."""
+    text = STUDY.split("[methods")[0].replace("cases = 6", "cases = 1")
+    text += "[methods.'ours+network']\npreset = 'tiny'\nseconds = 2\n[methods.network]\npreset = 'tiny'\nseconds = 2\n"
+    text += "[methods.paper]\npreset = 'tiny'\nseconds = 2\npixels = 32\niterations = 3\n[methods.search]\n"
+    said: list[str] = []
+    rows = run_study(study_from_toml(text, folder), tmp_path, workers=1, say=said.append)
+    assert [row["method"] for row in rows] == ["ours+network", "network", "paper", "search"]
+    assert all(row["error"] is None and row["mtre"] is not None for row in rows)
+    assert sum("Training" in sentence for sentence in said) == 1
+    assert len(list((tmp_path / "models").iterdir())) == 1
