@@ -82,6 +82,33 @@ def test_the_command_line_writes_the_same_page(small_ct: CTVolume, registered: t
     assert main(["report", str(found), *files, "-o", str(tmp_path / "page.pdf")]) == 2
 
 
+def test_the_command_line_registers_by_the_method_of_others(
+    small_ct: CTVolume, registered: tuple, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    xray, result = registered
+    small_ct.write(tmp_path / "ct.nii.gz")
+    CARM.write(tmp_path / "carm.json")
+    Pose(result.pose.camera_to_ras @ np.array([[1, 0, 0, 4], [0, 1, 0, 3], [0, 0, 1, 0], [0, 0, 0, 1.0]])).write(
+        tmp_path / "start.json"
+    )
+    np.save(tmp_path / "xray.npy", xray.stored.astype(np.float32))
+    command = [
+        "register",
+        str(tmp_path / "ct.nii.gz"),
+        str(tmp_path / "xray.npy"),
+        "--carm",
+        str(tmp_path / "carm.json"),
+    ]
+    command += ["--method", "first-order", "-o", str(tmp_path / "result.json"), "--report", str(tmp_path / "page.html")]
+    assert main([*command, "--start", f"pose:{tmp_path / 'start.json'}"]) == 0
+    found = Pose.read(tmp_path / "result.json")
+    assert np.linalg.norm((found.camera_to_ras - result.pose.camera_to_ras)[:2, 3]) < 4
+    page = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "says nothing of its own success" in page and "Spread of" not in page
+    assert main([*command, "--start", "search"]) == 2
+    assert "needs one pose to start from" in capsys.readouterr().err
+
+
 def test_pictures_survive(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for shape in ((5, 7), (6, 4, 3)):

@@ -42,6 +42,12 @@ def add(parser: argparse.ArgumentParser) -> None:
         "wrong; what `mirrored` and `rotation` mean in a carm.json",
     )
     parser.add_argument("--start", default="search", metavar="S", help=f"{_STARTS} (default search)")
+    parser.add_argument(
+        "--method",
+        choices=("ours", "first-order"),
+        default="ours",
+        help="first-order: Adam on multiscale correlation from one start, as in DiffPose, to compare with",
+    )
     options.add_view(parser, default=None)
     options.add_range(parser, None, None)
     parser.add_argument("-o", "--output", required=True, metavar="F", help="result.json")
@@ -68,7 +74,7 @@ def run(args: argparse.Namespace) -> None:
     given = {"view": args.view, "rotation": args.rotation, "translation": args.translation}
     center = start.center if args.center is None and hasattr(start, "hypotheses") else args.center
     with ProgressLine() as line:
-        result = register(
+        result = (register if args.method == "ours" else _first_order)(
             ct,
             xrays,
             start,
@@ -91,6 +97,23 @@ def run(args: argparse.Namespace) -> None:
     print(summary(result))
     for warning in result.warnings:
         print(f"Warning: {warning}", file=sys.stderr)
+
+
+def _first_order(ct: CTVolume, xrays: list[XrayImage], start: Any, **given: Any) -> RegistrationResult:
+    """What `register` does, by the optimiser of others. Raises InputError where there is no one start."""
+    from ..registration.comparison.first_order import register_first_order
+    from ..registration.register import Registrar
+
+    if hasattr(start, "predict"):
+        start = start.predict(xrays[0])
+    elif isinstance(start, list):
+        start = start[0]
+    elif start == "search":
+        raise InputError(
+            "--method first-order needs one pose to start from: give --start model, pose, dicom or landmarks."
+        )
+    registrar = Registrar(ct, given["device"], given["center"])
+    return register_first_order(registrar, xrays, start, on_progress=given["on_progress"])
 
 
 def _orientation(text: str) -> tuple[bool, int]:

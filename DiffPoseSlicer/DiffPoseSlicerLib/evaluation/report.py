@@ -133,7 +133,7 @@ def _pose(data: dict[str, Any], camera_to_ras: Array) -> str:
         ("Beam's direction, RAS", " ".join(f"{v:.4f}" for v in beam)),
     ]
     covariance = np.asarray(data.get("covariance", np.nan), float)
-    if covariance.shape == (6, 6) and np.isfinite(covariance).all():
+    if covariance.shape == (6, 6) and np.isfinite(covariance).all() and covariance[0, 0] < 10:
         sigma = np.sqrt(np.maximum(np.diag(covariance), 0))
         rows.append(
             (

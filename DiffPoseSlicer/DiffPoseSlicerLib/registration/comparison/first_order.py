@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 Pull = Callable[[Array], Array]
 # (C-arm, camera_to_ras, pixels or None, centre) -> the image's pixels and their Pull.
 Renderer = Callable[..., tuple[Array, Pull]]
+# A spread so wide that it says nothing.
+UNKNOWN_COVARIANCE = 1e6 * np.eye(6)
 UNKNOWN = Trust(False, 0.0, ("this method says nothing of its own success",))
 
 
@@ -135,7 +137,7 @@ def register_first_order(
         poses=[pose],
         similarities=[score],
         trust=UNKNOWN,
-        covariance=np.full((6, 6), np.nan),
+        covariance=UNKNOWN_COVARIANCE,
         expected_error_mm=None,
         center=center,
         c0=start.camera_to_ras,
