@@ -83,11 +83,14 @@ class Story:
             self.problems.append("opening the module takes too long or imports too much")
         self.panel, self.ui, self.logic = self.widget.panel, self.widget.ui, self.widget.logic
         self.number = 0
+        self.watchdog: Watchdog | None = None
 
     def picture(self, name: str) -> None:
         """Save a picture of the whole window."""
         self.number += 1
         path = pictures.save(self.out / f"{self.number:02d}_{name}.png")
+        if self.watchdog is not None:
+            self.watchdog.skip()
         print(f"  {path.name}", flush=True)
 
     def wait(self, condition: Any, seconds: float, what: str) -> None:
@@ -257,13 +260,17 @@ def main() -> int:
         story.logic.models_folder = Path(models)
         truth = story.load()
         with Watchdog(LIMIT_S) as watchdog:
+            story.watchdog = watchdog
             story.choose()
             if not arguments.no_training:
                 story.prepare()
             story.register(truth)
+        story.watchdog = None
         story.film()
         with Watchdog(LIMIT_S) as second:
+            story.watchdog = second
             story.review()
+        story.watchdog = None
         story.looks()
         stalls = watchdog.stalls + second.stalls
         blamed = [stall for stall in stalls if stall.blames("DiffPoseSlicerLib")]

@@ -62,7 +62,7 @@ class Start(Enum):
             Start.CURRENT: _("Where the CT is now"),
             Start.VIEW: _("View and angles as given"),
             Start.SEARCH: _("Search around the view"),
-            Start.LANDMARKS: _("Landmarks marked in CT and fluoroscopy"),
+            Start.LANDMARKS: _("Landmarks in CT and image"),
         }[start]
 
 

@@ -133,6 +133,9 @@ class RegisterStep(Step):
             return False, _("Choose a CT and a fluoroscopy first.")
         if fluoro.get_carm(self.fluoroscopy) is None:
             return False, _("Give the fluoroscopy's geometry first.")
+        p = self.panel.parameters
+        if p.start is Start.LANDMARKS and (p.points is None or p.seen is None):
+            return False, _("Choose the two point lists: in the CT, and the same points on the image.")
         second = self._second()
         if second is not None and (not fluoro.is_fluoroscopy(second) or fluoro.get_carm(second) is None):
             return False, _("The geometry of the second view is not known: choose it in step Images once.")

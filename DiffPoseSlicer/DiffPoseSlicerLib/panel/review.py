@@ -21,6 +21,8 @@ from .parameters import Start
 from .steps import Step
 
 _FLICKER_MS = 500
+# Poses that explain the image about as well as the best: not more than this worse in similarity.
+_AS_GOOD = 0.05
 _GREY, _EDGES = "vtkMRMLColorTableNodeGrey", "vtkMRMLColorTableNodeYellow"
 
 
@@ -154,8 +156,7 @@ class ReviewStep(Step):
 
     def next_hypothesis(self) -> None:
         """Show the next of several poses that explain the image about equally well."""
-        result = results.get_result(self.fluoroscopy, self.ct)
-        poses = result.get("hypotheses", ()) if result is not None else ()
+        poses = _as_good(results.get_result(self.fluoroscopy, self.ct))
         if len(poses) > 1 and not self.panel.busy_registering:
             self._hypothesis = (self._hypothesis + 1) % len(poses)
             self.logic.set_pose(self.ct, self.fluoroscopy, np.array(poses[self._hypothesis]["cameraToRAS"], float))
@@ -163,7 +164,7 @@ class ReviewStep(Step):
             self.panel.refresh()
 
     def _show_hypotheses(self, result: dict[str, Any] | None, running: bool) -> None:
-        number = len(result.get("hypotheses", ())) if result is not None else 0
+        number = len(_as_good(result))
         button = self.ui.hypothesesButton
         button.visible = number > 1 and not running
         button.text = _("Show the next pose ({now} of {number} is shown)").format(
@@ -296,3 +297,9 @@ class ReviewStep(Step):
     def close(self) -> None:
         self._flicker.stop()
         self.drr.drop()
+
+
+def _as_good(result: dict[str, Any] | None) -> list[dict[str, Any]]:
+    """The poses of a result that explain the image about equally well, the best first."""
+    poses = list(result.get("hypotheses", ())) if result is not None else []
+    return [pose for pose in poses if pose["similarity"] > poses[0]["similarity"] - _AS_GOOD]

@@ -1,4 +1,4 @@
-"""A run of several frames: where the CT lay for each registered frame, in a sequence that goes with the run's browser."""
+"""A run of several frames: where the CT lay for each registered frame, in a sequence along with the run's browser."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from .task import Steps, finish
 from .upload import Loaded
 
 SURFACE = "surface"
-BONE_HU = 220.0
+BONE_HU = 180.0
 _BONE_COLOR = (0.91, 0.84, 0.70)
 
 

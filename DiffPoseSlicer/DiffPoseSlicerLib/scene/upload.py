@@ -22,7 +22,7 @@ from .task import Task
 # One slab is about this many bytes: a few ms to write and hash.
 SLAB_BYTES = 1 << 18
 # Voxels of the overview that is gathered on the way, mm.
-OVERVIEW_MM = 5.0
+OVERVIEW_MM = 4.0
 
 
 @dataclass(frozen=True, eq=False)

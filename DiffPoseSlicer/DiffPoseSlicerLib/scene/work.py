@@ -51,7 +51,9 @@ class SceneWork:
         self._polling = True
         try:
             self.client.poll()
-            for task in list(self.tasks):
+            if self.tasks:  # one at a time, in turn
+                task = self.tasks.pop(0)
+                self.tasks.append(task)
                 task.advance()
                 if not task.running and task in self.tasks:
                     self.tasks.remove(task)
