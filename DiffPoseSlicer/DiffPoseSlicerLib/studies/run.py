@@ -225,7 +225,7 @@ def _on_dask(tasks: list[tuple], scheduler: str) -> Iterator[dict[str, Any]]:
         from distributed import Client
         from distributed import as_completed as as_they_come
     except ImportError:
-        raise InputError("A cluster needs Dask: run `pip install dask[distributed]` and try again.") from None
+        raise InputError("A cluster needs Dask: run `pip install distributed` and try again.") from None
     try:
         client = Client(scheduler, timeout=20)
     except (OSError, TimeoutError, ValueError):
