@@ -21,8 +21,8 @@ from .parameters import Start
 from .steps import Step
 
 _FLICKER_MS = 500
-# Poses that explain the image about as well as the best: not more than this worse in similarity.
-_AS_GOOD = 0.05
+# Poses that explain the image about as well as the best: they have at least this share of the belief.
+_AS_GOOD = 0.2
 _GREY, _EDGES = "vtkMRMLColorTableNodeGrey", "vtkMRMLColorTableNodeYellow"
 
 
@@ -302,4 +302,4 @@ class ReviewStep(Step):
 def _as_good(result: dict[str, Any] | None) -> list[dict[str, Any]]:
     """The poses of a result that explain the image about equally well, the best first."""
     poses = list(result.get("hypotheses", ())) if result is not None else []
-    return [pose for pose in poses if pose["similarity"] > poses[0]["similarity"] - _AS_GOOD]
+    return [pose for pose in poses if (pose.get("probability") or 0.0) >= _AS_GOOD]
