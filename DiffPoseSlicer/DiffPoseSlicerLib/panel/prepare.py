@@ -42,6 +42,10 @@ class PrepareStep(Step):
         self._timer = qt.QTimer()
         self._timer.setInterval(_WATCH_MS)
         self._timer.connect("timeout()", self.watch)
+        self._plot_soon = qt.QTimer()  # in a turn of its own
+        self._plot_soon.setSingleShot(True)
+        self._plot_soon.setInterval(0)
+        self._plot_soon.connect("timeout()", self._plot)
 
     @property
     def folder(self) -> Path | None:
@@ -164,17 +168,24 @@ class PrepareStep(Step):
         self._status = self._read(folder)
         mark = (self._status.get("state"), self._status.get("step"), self._status.get("heartbeat"))
         if mark != self._seen:
+            another_state = self._seen is None or self._seen[0] != mark[0]
             self._seen = mark
-            if self.panel.layout.shown:
-                training_plot.show(
-                    self.panel.parameters.parameterNode, jobs.read_progress(folder), self.panel.layout.plot_view()
-                )
-            self.panel.refresh()
+            self._plot_soon.start()
+            if another_state:
+                self.panel.refresh()
+            else:
+                self.refresh()
         if not self.active and self._status.get("state") != "new":
             self._timer.stop()
             if was_active:
                 self.list_models()
                 self.panel.refresh()
+
+    def _plot(self) -> None:
+        folder = self.folder
+        if folder is not None and self.panel.layout.shown:
+            owner, view = self.panel.parameters.parameterNode, self.panel.layout.plot_view()
+            training_plot.show(owner, jobs.read_progress(folder), view)
 
     def _read(self, folder: Path) -> dict[str, Any]:
         """The job's status; "starting" while its process has not yet shown a sign of life."""
@@ -241,8 +252,11 @@ class PrepareStep(Step):
         for widget in (ui.trainingBar, ui.trainingLabel):
             widget.visible = self.active
         if self.active:
-            ui.trainingBar.value = round(1000 * fraction_done(self._status))
-            ui.trainingLabel.text = describe_progress(self._status)
+            done, text = round(1000 * fraction_done(self._status)), describe_progress(self._status)
+            if ui.trainingBar.value != done:  # a progress bar paints itself at once
+                ui.trainingBar.value = done
+            if ui.trainingLabel.text != text:
+                ui.trainingLabel.text = text
         for widget in (ui.modelsTree, ui.deleteModelButton, ui.openModelButton):
             widget.visible = bool(self._listed)
         status.show(ui.prepareStateLabel, *self._state(state, missing, why))
@@ -290,6 +304,7 @@ class PrepareStep(Step):
 
     def close(self) -> None:
         self._timer.stop()
+        self._plot_soon.stop()
         if self.folder is not None and self.active and not settings.keep_training():
             jobs.request_stop(self.folder)
 
