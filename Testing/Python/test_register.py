@@ -17,6 +17,7 @@ from DiffPoseSlicerLib.registration.descent import PLAN
 from DiffPoseSlicerLib.registration.evidence import cut_prisms, ray_weights
 from DiffPoseSlicerLib.registration.intensity import Scatter, smooth
 from DiffPoseSlicerLib.registration.register import Registrar, register
+from DiffPoseSlicerLib.registration.similarity import LocalCorrelation, Patches
 from DiffPoseSlicerLib.rendering.renderer import Projector
 
 # Not square, off centre.
@@ -103,6 +104,49 @@ def test_rays_through_what_is_cut_off_carry_no_weight(small_ct):
         middle = np.array([[0.0, 0.0, CARM.source_to_detector]])
         weight = ray_weights(prisms, np.linalg.inv(grid.affine), moved[None], middle)
         assert weight[0, 0] == expected
+
+
+def test_rays_that_leave_through_a_cut_face_stay_evidence(small_ct):
+    """Cut in front and behind, as small scans are: every ray of an AP view misses some of the body there."""
+    depth = small_ct.hu.shape[1] * small_ct.spacing[1]
+    grid = small_ct.cropped([0, 0, 0.3 * depth, 0.3 * depth, 0, 0]).level(8.0)
+    assert all(grid.cut_faces[2:4])
+    prisms = [prism for prism in cut_prisms(grid) if prism.axis == 1]
+    middle = np.array([[0.0, 0.0, CARM.source_to_detector]])
+    for view, expected in (("AP", 1.0), ("LEFT_LATERAL", 1.0)):
+        pose = Pose.from_view(view, small_ct, CARM)
+        weight = ray_weights(prisms, np.linalg.inv(grid.affine), pose.camera_to_ras[None], middle)
+        assert weight[0, 0] == expected
+    # A lateral view that is moved in front of the CT looks along its cut face at what is not there.
+    moved = Pose.from_view("LEFT_LATERAL", small_ct, CARM).camera_to_ras.copy()
+    moved[:3, 3] += small_ct.affine[:3, 1] / small_ct.spacing[1] * 0.3 * depth
+    assert ray_weights(prisms, np.linalg.inv(grid.affine), moved[None], middle)[0, 0] == 0.0
+
+
+def test_a_scan_cut_on_all_sides_is_registered(small_ct, projector):
+    truth = _truth(small_ct, 3)
+    size = np.array(small_ct.hu.shape[::-1]) * small_ct.spacing
+    mm = np.repeat(size * [0.12, 0.25, 0.1], 2)
+    short = small_ct.cropped(mm)
+    assert all(short.level(8.0).cut_faces[2:])
+    start = offset_start(truth, small_ct.center, np.random.default_rng(3), 10, 20)
+    result = register(short, _xray(projector, truth), start, device="cpu")
+    assert mtre(result.pose, truth, default_points(small_ct.center)) < 2
+
+
+def test_poses_that_hide_the_ct_do_not_rank_first(small_ct, projector):
+    """With all but a few pixels unseen a chance agreement is easy; it must not beat a good one of the whole image."""
+    truth = _truth(small_ct, 5)
+    image = projector.project(CARM, truth.camera_to_ras[None]).reshape(1, -1)
+    patches = Patches.tile(CARM.image_size, 16)
+    values = patches.take(image.reshape(CARM.image_size)).reshape(1, -1)
+    noisy = values + np.random.default_rng(1).normal(0, 0.05 * values.std(), values.shape)
+    compare = LocalCorrelation(noisy.reshape(patches.count, -1), np.ones((patches.count, patches.size)))
+    few = np.zeros_like(values)
+    few[:, : 2 * patches.size] = 1
+    noisy_but_whole = compare(values, None, np.ones_like(values)).score[0]
+    good_but_tiny = compare(noisy, None, few).score[0]
+    assert noisy_but_whole > good_but_tiny
 
 
 def test_two_views_settle_depth_together(small_ct, projector, registrar):

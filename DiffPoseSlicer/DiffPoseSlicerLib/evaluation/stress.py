@@ -98,11 +98,10 @@ def expose(line_integrals: NDArray, exposure: Exposure, rng: np.random.Generator
         metal = _instrument(integrals.shape, rng)
         integrals = integrals + metal
         covered |= metal > 0.3
-    primary = np.exp(-integrals)
-    pedestal = _blur(primary, max(integrals.shape) / 8)
-    intensity = primary + exposure.scatter * pedestal
     opened = opening(integrals.shape, exposure.collimator, rng)
-    intensity = intensity * (0.02 + 0.98 * opened)
+    # A collimator sits at the tube: what it covers is not lit and scatters nothing, but is reached by scatter.
+    primary = np.exp(-integrals) * (0.02 + 0.98 * opened)
+    intensity = primary + exposure.scatter * _blur(primary, max(integrals.shape) / 8)
     intensity /= np.percentile(intensity[opened > 0.5], 99.8)
     intensity = rng.poisson(intensity * exposure.photons) / exposure.photons
     if exposure.saturated:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .blades import collimated_field
 from .shutter import eroded, lit_field
 
 # A line is flat when its spread is below this fraction of the image's.
@@ -156,7 +157,8 @@ def basic_mask(
         mask &= inside
         notes.append(f"Collimated borders left out: {top} top, {bottom} bottom, {left} left, {right} right lines.")
     elif aperture is None and blank:
-        lit = lit_field(stored)
+        lit = collimated_field(stored)
+        lit = lit_field(stored) if lit is None else lit
         if lit is not None:
             mask &= lit
             notes.append(f"Left out what collimator blades cover: {100 * (1 - lit.mean()):.0f} % of the image.")

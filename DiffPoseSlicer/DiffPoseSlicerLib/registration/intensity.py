@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 # Scatter-to-primary ratios tried, and pedestals that are the same everywhere, as parts of the mean transmission.
 RATIOS = (0.0, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
-LEVELS = (-0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3)
+LEVELS = (-1.5, -1.0, -0.6, -0.3, -0.2, -0.1, 0.0, 0.1, 0.2, 0.3)
 # Width of the blur that makes scatter of the primary image, as a part of the image's longer side.
 _WIDTH = 1 / 8
 # The primary image is never taken below this part of the transmission.
@@ -50,10 +50,9 @@ class Scatter:
         mean = float((transmission * weight).sum() / max(weight.sum(), 1.0))
         rest = transmission - np.float32(self.level * mean)
         sigma = _WIDTH * max(transmission.shape)
-        share = np.maximum(smooth(weight, sigma), 1e-3)
         scatter: NDArray[np.floating] = np.zeros_like(rest)
         for _ in range(3):  # scatter = ratio * blur(rest - scatter), relaxed so that any ratio converges
-            blurred = smooth((rest - scatter) * weight, sigma) / share
+            blurred = smooth(np.maximum(rest - scatter, 0), sigma)
             scatter = scatter + (self.ratio * blurred - scatter) / (1 + self.ratio)
         primary = np.maximum(rest - scatter, _LEAST * transmission)
         return replace(xray, pixels=(-np.log(primary)).astype(np.float32))
@@ -72,7 +71,8 @@ def fit_scatter(agreement: Callable[[Scatter], float], before: Scatter | None = 
         ratios = tuple(
             max(before.ratio * f + d, 0.0) for f, d in ((0.5, -0.05), (0.8, -0.02), (1, 0), (1.3, 0.04), (2, 0.1))
         )
-        levels = tuple(before.level + d for d in (-0.06, 0.0, 0.06))
+        step = max(0.06, 0.25 * abs(before.level))
+        levels = tuple(before.level + d for d in (-step, 0.0, step))
     level = before.level if before else 0.0
     ratio = _best(ratios, lambda r: agreement(Scatter(r, level)))
     level = _best(levels, lambda x: agreement(Scatter(ratio, x)))

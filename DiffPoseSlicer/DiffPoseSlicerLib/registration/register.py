@@ -20,7 +20,7 @@ from ..geometry.se3 import Array, inverse
 from . import starts as start_poses
 from .descent import ISOLATED_PLAN, PLAN, Descent, Level, Pace
 from .evidence import CutPrism, cut_prisms
-from .orientation import orientation_warnings
+from .orientation import POOR, orientation_warnings
 from .result import NOT_CALIBRATED, Hypothesis, Progress, RegistrationResult
 from .versions import versions
 from .views import Prior, window
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # Starts tried around each given one, and how far: the coarse level costs little, and a second look saves lost starts.
 _SPREAD = (24, 15.0, 30.0)
+# A second look farther around, where the first ended in a poor fit: count, degrees, mm.
+_SECOND_LOOK = (96, 30.0, 60.0)
 # Starts of a search over a view's whole range.
 _SEARCH_COUNT = 192
 # A single bone is held near a start that was given: 10 degrees, 10 mm, or 25 mm in depth cost 0.02 of correlation.
@@ -232,16 +234,12 @@ def register(
     else:
         raise InputError(f"The start is {start!r}: give a pose, a prepared model or 'search'.")
     began = time.perf_counter()
-    result = registrar.register(
-        xrays,
-        candidates,
-        relative=relative,
-        start=word,
-        nominal=nominal,
-        on_progress=on_progress,
-        cancel=cancel,
-        budget=budget,
-    )
+    settings: dict[str, Any] = {"relative": relative, "nominal": nominal, "on_progress": on_progress, "cancel": cancel}
+    result = registrar.register(xrays, candidates, start=word, budget=budget, **settings)
+    if budget is None and word != "search" and not registrar.isolated and min(result.similarities) < POOR:
+        farther = start_poses.spread(candidates[0], registrar.center, *_SECOND_LOOK)
+        again = registrar.register(xrays, farther, start=word, **settings)
+        result = max(result, again, key=lambda r: r.hypotheses[0].similarity)
     if budget is None:
         others = [np.eye(4)] * len(xrays) if relative is None else relative
         warnings = orientation_warnings(registrar, xrays, candidates, others, result.similarities, cancel)

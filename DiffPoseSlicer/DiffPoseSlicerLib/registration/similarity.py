@@ -31,6 +31,9 @@ _SMALLEST_SCALE = 0.05
 _OUTLIER = 3.0
 # Residual scale that solutions are ranked with.
 _RANKING_SCALE = 0.25
+# What a pixel that cannot be compared adds to the bounded misfit of a pose: a little, or poses that move the CT until
+# hardly anything is left to compare would rank first.
+_UNSEEN = 0.05
 # Rounds of weights from residuals and residuals from weights.
 _REWEIGHTINGS = 3
 
@@ -195,6 +198,11 @@ class LocalCorrelation:
             gate = held.gate if held is not None else np.minimum(np.sqrt(now.variance) / (_FULL_CONTRAST * spread), 1)
             importance = importance * gate
         evidence = importance.sum((1, 2))
+        unseen = 0.0
+        if extra is not None:
+            everything = np.minimum((self.mask.sum(-1, keepdims=True) + 1e-6) / (0.3 * size), 1)
+            everything = float((np.minimum(signal, 1) * everything).sum()) * size
+            unseen = np.clip(1 - evidence / max(everything, 1e-9), 0, 1)
         share = importance / np.maximum(evidence, 1e-9)[:, None, None]
         # A patch weighs in as a whole by the part of its pixels that still has a say.
         kept = share * now.total / seen
@@ -209,7 +217,7 @@ class LocalCorrelation:
             cost if judged is None else judged,
             cost,
             (share * correlation).sum((1, 2)).astype(float),
-            1 - _bounded(now.residual, base, share, seen),
+            1 - (1 - unseen) * _bounded(now.residual, base, share, seen) - unseen * _UNSEEN,
             gradient,
             matrix,
             [Weights(weight, share, seen, gate)],
