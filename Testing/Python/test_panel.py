@@ -313,6 +313,10 @@ def test_the_whole_story_by_mouse(host, panel, small_ct, rendered, tmp_path):
     assert said(ui.registerStateLabel).startswith("Accepted.") and not ui.undoButton.enabled
     panel.review.export(str(tmp_path / "result.json"))
     assert read_json(tmp_path / "result.json", "result")["views"] == panel.logic.result(fluoro)["views"]
+    panel.review.export(str(tmp_path / "page.html"))
+    assert sign(ui.reviewStateLabel) == BUSY
+    user.wait(lambda: sign(ui.reviewStateLabel) != BUSY, 60)
+    assert sign(ui.reviewStateLabel) == GOOD and (tmp_path / "page.html").stat().st_size > 10_000
     panel.review.export(str(tmp_path / "nowhere" / "result.json"))
     assert sign(ui.reviewStateLabel) == BAD and "cannot be written" in said(ui.reviewStateLabel)
     accepted = placement.get_ct_to_world(transform)

@@ -332,5 +332,10 @@ def test_export_writes_the_result_and_a_transform_slicer_reads(logic, small_ct, 
     np.testing.assert_allclose(placement.get_ct_to_world(loaded), result["ctToWorld"], atol=1e-5)
     with pytest.raises(InputError, match="ending"):
         logic.export(node, fluoro, tmp_path / "result.doc")
+    page = logic.report(node, fluoro, tmp_path / "page.html", patient="Case 7")
+    text = page.read_text(encoding="utf-8")
+    assert "Case 7" in text and "data:image/png" in text
+    with pytest.raises(InputError, match="cannot be written"):
+        logic.report(node, fluoro, tmp_path / "missing" / "page.html")
     with pytest.raises(InputError, match="cannot be written"):
         logic.export(node, fluoro, tmp_path / "missing" / "result.json")

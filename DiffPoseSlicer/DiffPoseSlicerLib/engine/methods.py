@@ -96,6 +96,7 @@ class Engine:
             "load_ct": self._load_ct,
             "load_model": self._load_model,
             "render": self._render,
+            "report": self._report,
             "cancel": lambda params: {},
             "shutdown": lambda params: {},
         }[method]
@@ -213,10 +214,7 @@ class Engine:
         from ..registration.register import register
 
         warm = self._ct(params)
-        xrays = params.get("xrays")
-        if not isinstance(xrays, list) or not xrays:
-            raise InputError("The request lacks 'xrays', a list of at least one X-ray.")
-        images = [self._xray(item) for item in xrays]
+        images = self._xrays(params)
         start = self._start(params, images[0])
         center = _numbers(params, "center")
         if center is None and hasattr(start, "hypotheses"):  # a model knows where its view turns
@@ -240,6 +238,20 @@ class Engine:
         )
         return result.to_json()
 
+    def _report(self, params: Params) -> Params:
+        """Write the page of a registration for the patient's file."""
+        from ..evaluation.report import write_report
+
+        path = Path(text(params, "path"))
+        patient = text(params, "patient") if params.get("patient") else ""
+        result = _object(params, "result")
+        try:
+            ct = self._ct(params).ct
+            write_report(path, ct, self._xrays(params), result, patient=patient, device=_device(params))
+        except OSError:
+            raise InputError(f"The file {path.name} cannot be written; choose another folder.") from None
+        return {}
+
     def _start(self, params: Params, first: XrayImage) -> Any:
         """What `register` starts from: {"poses": {...}}, {"model": key}, {"landmarks": [...]} or a word."""
         start = params.get("start", "search")
@@ -259,6 +271,12 @@ class Engine:
         raise InputError(
             'The start is not understood: give a word, {"poses": ...}, {"landmarks": ...} or {"model": key}.'
         )
+
+    def _xrays(self, params: Params) -> list[XrayImage]:
+        xrays = params.get("xrays")
+        if not isinstance(xrays, list) or not xrays:
+            raise InputError("The request lacks 'xrays', a list of at least one X-ray.")
+        return [self._xray(item) for item in xrays]
 
     def _xray(self, item: Any) -> XrayImage:
         from ..imaging.xray import XrayImage

@@ -23,7 +23,18 @@ import numpy as np
 # Changes whenever a message changes its meaning; client and worker must have the same.
 VERSION = 1
 
-METHODS = ("hello", "doctor", "read_geometry", "load_ct", "load_model", "render", "register", "cancel", "shutdown")
+METHODS = (
+    "hello",
+    "doctor",
+    "read_geometry",
+    "load_ct",
+    "load_model",
+    "render",
+    "register",
+    "report",
+    "cancel",
+    "shutdown",
+)
 ERROR_KINDS = ("input", "defect", "cancelled")
 
 

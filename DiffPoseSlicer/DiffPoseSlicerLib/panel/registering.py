@@ -43,7 +43,7 @@ class RegisterStep(Step):
             return
         parameters = self.panel.parameters
         self._said, self._latest = None, None
-        nodes = [self.fluoroscopy] if self._second() is None else [self.fluoroscopy, self._second()]
+        nodes = self.images()
         begin: Any = start or parameters.start.value
         if begin == Start.LANDMARKS.value:
             begin = {"landmarks": (parameters.points, parameters.seen)}
@@ -59,6 +59,10 @@ class RegisterStep(Step):
         self.panel.wake()
         self.panel.layout_changed()  # the plot of a preparation that has ended makes room
         self.panel.refresh()
+
+    def images(self) -> list[Any]:
+        """The fluoroscopies that are registered together: the chosen one, and the second view where there is one."""
+        return [self.fluoroscopy] if self._second() is None else [self.fluoroscopy, self._second()]
 
     def _progress(self, step: dict[str, Any]) -> None:
         self._latest = step

@@ -194,15 +194,30 @@ class ReviewStep(Step):
         self.moved()
 
     def _export_clicked(self) -> None:
-        kinds = _("Result (*.json);;Transform (*.h5 *.tfm)")
+        kinds = _("Result (*.json);;Page for the patient's file (*.html);;Transform (*.h5 *.tfm)")
         chosen = qt.QFileDialog.getSaveFileName(self.panel.widget, _("Export the result"), "result.json", kinds)
         path = chosen[0] if isinstance(chosen, tuple) else chosen  # PythonQt gives the path alone
         if path:
             self.export(path)
 
     def export(self, path: str) -> None:
-        """Write result.json or the transform."""
+        """Write result.json, the transform or, by the engine, a page for the patient's file."""
+        if path.endswith(".html"):
+            self._said = ("busy", _("Writing the page..."))
+            nodes = self.panel.register.images()
+            self.logic.report(self.ct, nodes, path, blocking=False, on_done=self._reported, on_error=self._not_reported)
+            self.panel.wake()
+            self.panel.refresh()
+            return
         self._try(lambda: self.logic.export(self.ct, self.fluoroscopy, path), _("Written."))
+
+    def _reported(self, path: Any) -> None:
+        self._said = ("good", _("Written."))
+        self.panel.refresh()
+
+    def _not_reported(self, error: Exception) -> None:
+        self._said = status.of_error(error)
+        self.panel.refresh()
 
     def _try(self, action: Any, said: str) -> None:
         try:
@@ -256,7 +271,11 @@ class ReviewStep(Step):
         )
         can_export = result is not None and not running
         status.enable(
-            ui.exportButton, can_export, _("Write result.json, or the transform as an ITK file.") if can_export else why
+            ui.exportButton,
+            can_export,
+            _("Write result.json, a page for the patient's file, or the transform as an ITK file.")
+            if can_export
+            else why,
         )
         can_replay = bool(self._history) and not running
         for widget in (ui.replayLabel, ui.replaySlider, ui.replayTextLabel):

@@ -198,6 +198,52 @@ class SceneLogic(SceneCArm):
         """Write the result (.json) or the transform (.h5, .tfm). Raises InputError."""
         results.export(node, ct, path)
 
+    def report(
+        self,
+        ct: Any,
+        node: Any,
+        path: str | os.PathLike[str],
+        *,
+        patient: str = "",
+        blocking: bool = True,
+        on_done: Callable[[Path], None] | None = None,
+        on_error: Callable[[Exception], None] | None = None,
+    ) -> Any:
+        """Write the last result as one page (HTML) for the patient's file. Its path, or the task.
+
+        Args:
+            ct: The CT.
+            node: The fluoroscopy, or the list of those that were registered together.
+            path: The .html file.
+            patient: A name or number to print; without one the page names nobody.
+            blocking, on_done, on_error: As for :meth:`register`.
+
+        Raises:
+            InputError: where blocking.
+
+        Example: ``logic.report(ct, node, "registration.html")``
+        """
+        nodes = list(node) if isinstance(node, (list, tuple)) else [node]
+        task = Task("report", on_done, on_error)
+        return self._start(task, self._report(task, ct, nodes, Path(path), patient), blocking)
+
+    def _report(self, task: Task, ct: Any, nodes: list[Any], path: Path, patient: str) -> Steps:
+        result = results.get_result(nodes[0], ct) if nodes else None
+        if result is None:
+            raise InputError("There is no result to report: register first.")
+        loaded = yield from self._load(task, ct)
+        params = {
+            "ct": loaded.key,
+            "xrays": [_stored(node) for node in nodes],
+            "result": result,
+            "path": str(path.absolute()),
+            "patient": patient,
+            "device": self.device,
+        }
+        yield
+        yield from task.ask(self.client, "report", params)
+        return path
+
     def _register(self, task: Task, ct: Any, nodes: list[Any], start: Any, options: dict[str, Any],
                   on_progress: Callable[[dict[str, Any]], None] | None) -> Steps:  # fmt: skip
         if not nodes:
@@ -212,7 +258,7 @@ class SceneLogic(SceneCArm):
         loaded = yield from self._load(task, ct)
         begin, word = yield from self._begin(task, ct, nodes, start)
         view = self.view(first)
-        xrays = [{"pixels": np.array(fluoroscopy.stored_pixels(n)), "carm": need_carm(n).to_json()} for n in nodes]
+        xrays = [_stored(node) for node in nodes]
         yield
         c0 = self.c0(first)
         assert c0 is not None
@@ -336,6 +382,11 @@ def _shown_inverted(node: Any) -> bool:
     detector = carm_nodes.referenced(record(node), carm_nodes.DETECTOR)
     display = detector.GetDisplayNode() if detector is not None else None
     return display is not None and "Inverted" in (display.GetColorNodeID() or "")
+
+
+def _stored(node: Any) -> dict[str, Any]:
+    """A fluoroscopy as the engine takes it."""
+    return {"pixels": np.array(fluoroscopy.stored_pixels(node)), "carm": need_carm(node).to_json()}
 
 
 def _is_matrix(value: Any) -> bool:
