@@ -2,21 +2,16 @@
 
     python Testing/Benchmarks/fuzz.py --count 10000
 
-The files are read in a process of their own, which is restarted when a native decoder takes it down. What may come out
-of a file is an image, or one clear line; anything else is counted, and named by its number: the same seed makes the
-same file again.
+The files are read by the engine, which is started again when a native decoder takes it down, and must then say by which
+file. What may come out of a file is an image, or one clear line; anything else is counted, and named by its number: the
+same seed makes the same file again.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import queue
-import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
@@ -27,7 +22,7 @@ import numpy as np
 
 LIBRARY = Path(__file__).resolve().parents[2] / "DiffPoseSlicer"
 TESTS = Path(__file__).resolve().parents[1] / "Python"  # with what writes DICOM for the tests
-# Of the readers' process; numpy, SimpleITK and pydicom are some hundred MB of address space themselves.
+# Of the engine's worker.
 MEMORY_LIMIT = 2 << 30
 TIME_LIMIT = 20.0
 
@@ -151,124 +146,99 @@ def damaged(data: bytes, rng: np.random.Generator) -> bytes:
     return bytes(bad)
 
 
-# ---- The process that reads -------------------------------------------------------------------------------------
+# ---- The engine that reads --------------------------------------------------------------------------------------
 
-
-def read_any(path: Path) -> str:
-    """Read a file as what its name says; "image" or "volume" or the like. Raises what the reader raises."""
-    from DiffPoseSlicerLib.geometry.carm import CArm
-    from DiffPoseSlicerLib.geometry.pose import read_poses
-    from DiffPoseSlicerLib.imaging.calibration_files import read_calibration
-    from DiffPoseSlicerLib.imaging.ct import CTVolume
-    from DiffPoseSlicerLib.imaging.understanding import describe_file
-    from DiffPoseSlicerLib.imaging.xray import XrayImage
-
-    if path.name.endswith("carm.json"):
-        CArm.read(path)
-        return "carm"
-    if path.name.endswith("pose.json"):
-        read_poses(path)
-        return "pose"
-    if path.name.endswith(".txt"):
-        read_calibration(path, (40, 48))
-        return "calibration"
-    describe_file(path)
-    if "ct" in path.name:
-        CTVolume.read(path)
-        return "volume"
-    carm = None if path.suffix == ".dcm" else CArm(1000, (40, 48), (0.5, 0.6))
-    XrayImage.read(path, carm)
-    return "image"
-
-
-def worker() -> None:
-    """Read files named on stdin, one a line; answer each with one line of JSON."""
-    sys.path.insert(0, str(LIBRARY))
-    from DiffPoseSlicerLib.errors import InputError
-
-    peak = lambda: 0  # noqa: E731
-    try:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_LIMIT + (1 << 30), resource.RLIM_INFINITY))
-        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # noqa: E731
-    except ImportError:
-        pass  # Windows: no limit, the time limit remains
-    answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints does not get in between
-    for line in sys.stdin:
-        path = Path(line.strip())
-        answer: dict[str, Any] = {}
-        try:
-            answer["read"] = read_any(path)
-        except InputError as error:
-            answer["refused"] = str(error)
-        except BaseException as error:  # everything else is a defect, to be reported and not to end the run
-            answer["defect"] = f"{type(error).__name__}: {error}"[:300]
-        answer["peak"] = peak()
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
+# The engine's worker under a limit of memory.
+LIMITED = """
+import sys
+try:
+    import resource
+    resource.setrlimit(resource.RLIMIT_AS, ({limit}, resource.RLIM_INFINITY))
+except ImportError:
+    pass  # Windows: no limit, the time limit remains
+from DiffPoseSlicerLib.engine import worker
+sys.exit(worker.main())
+"""
 
 
 class Reader:
-    """A worker process that comes back when a file has taken it down."""
+    """The engine as the panel has it: a worker process that is started again when a file has taken it down."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[str] | None = None
-        self._answers: queue.Queue[str] = queue.Queue()
+        from DiffPoseSlicerLib.engine.client import EngineClient
+        from DiffPoseSlicerLib.engine.transport import SubprocessTransport
 
-    def _start(self) -> subprocess.Popen[str]:
-        process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).resolve()), "--worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
-        self._answers = answers = queue.Queue()
-
-        def listen() -> None:
-            assert process.stdout is not None
-            for line in process.stdout:
-                answers.put(line)
-            answers.put("")
-
-        threading.Thread(target=listen, daemon=True).start()
-        return process
+        # numpy, SimpleITK and pydicom are some hundred MB of address space themselves.
+        code = LIMITED.format(limit=MEMORY_LIMIT + (1 << 30))
+        self.transport = SubprocessTransport(command=[sys.executable, "-c", code])
+        self.engine = EngineClient(self.transport)
 
     def read(self, path: Path) -> dict[str, Any]:
-        """The worker's answer, or {"died": code}, or {"hung": seconds}."""
-        if self._process is not None and self._process.poll() is not None:
-            self._forget()
-        if self._process is None:
-            self._process = self._start()
-        assert self._process.stdin is not None
+        """What came of a file: {"read": ...}, {"refused": words}, {"died": words}, {"hung": seconds} or {"defect": ...}.
+
+        X-rays that lack a number of their geometry count as read; the lines say what is missing.
+        """
+        from DiffPoseSlicerLib.errors import InputError
+
         try:
-            self._process.stdin.write(f"{path}\n")
-            self._process.stdin.flush()
-            line = self._answers.get(timeout=TIME_LIMIT)
-        except queue.Empty:
-            self.close()
+            return {"read": self._ask(path), "peak": self._peak()}
+        except InputError as error:
+            return {"refused": str(error), "peak": self._peak()}
+        except TimeoutError:
+            self.engine.close(0)
             return {"hung": TIME_LIMIT}
-        except OSError:
-            line = ""
-        if not line:
-            return {"died": self._forget()}
-        return json.loads(line)
+        except Exception as error:  # everything else is a defect, to be reported and not to end the run
+            if type(error).__name__ != "EngineStopped":
+                return {"defect": f"{type(error).__name__}: {error}"[:300], "peak": self._peak()}
+            back = self.engine.call("cancel") == {}
+            return {"died": str(error)} if back and path.name in str(error) else {"defect": str(error)}
 
     def close(self) -> None:
         """End the worker."""
-        if self._process is not None:
-            self._process.kill()
-            self._forget()
+        self.engine.close(0)
 
-    def _forget(self) -> int:
-        """The exit status of a worker that has ended."""
-        assert self._process is not None
-        with self._process as process:  # closes its pipes
-            pass
-        self._process = None
-        return process.returncode
+    def _ask(self, path: Path) -> Any:
+        """Read a file as what its name says, where the product does: small text here, images in the engine."""
+        from DiffPoseSlicerLib.geometry.carm import CArm
+        from DiffPoseSlicerLib.geometry.pose import read_poses
+        from DiffPoseSlicerLib.imaging.calibration_files import read_calibration
+
+        if path.name.endswith("carm.json"):
+            return repr(CArm.read(path))
+        if path.name.endswith("pose.json"):
+            return repr(read_poses(path))
+        if path.name.endswith(".txt"):
+            return repr(read_calibration(path, (40, 48)))
+        if "ct" in path.name:
+            return self._call("load_ct", {"path": path})["name"]
+        if path.suffix == ".dcm":
+            self._call("read_geometry", {"path": path})
+            return self._call("doctor", {"path": path})["lines"]
+        return self._call("doctor", {"path": path, "carm": CArm(1000, (40, 48), (0.5, 0.6)).to_json()})["lines"]
+
+    def _call(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
+        """The engine's answer. Raises what it raises, or TimeoutError."""
+        outcome: list[Any] = []
+        self.engine.submit(method, params, on_result=outcome.append, on_error=outcome.append)
+        until = time.monotonic() + TIME_LIMIT
+        while not outcome:
+            self.engine.poll()
+            if outcome:
+                break
+            if time.monotonic() >= until:
+                raise TimeoutError
+            self.transport.wait(0.05)
+        if isinstance(outcome[0], Exception):
+            raise outcome[0]
+        return outcome[0]
+
+    def _peak(self) -> int:
+        """The most memory the worker has held, kB; 0 where the system does not tell."""
+        try:
+            status = Path(f"/proc/{self.transport.pid}/status").read_text()
+        except OSError:
+            return 0
+        return int(status.partition("VmHWM:")[2].split()[0]) if "VmHWM:" in status else 0
 
 
 @dataclass
@@ -278,7 +248,7 @@ class Report:
     Attributes:
         outcomes: How many files were read, refused, and so on.
         problems: Hangs, defects, deaths and unclear refusals, each with the number of its file.
-        peak_kb: The most memory a reader held.
+        peak_kb: The most memory the engine's worker held.
     """
 
     outcomes: Counter[str] = field(default_factory=Counter)
@@ -343,17 +313,13 @@ def fuzz(count: int, seed: int, only: int | None = None, keep: Path | None = Non
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run and print; 0 if every file ended in an image or one clear line, or at worst in a worker that came back."""
+    """Run and print; 0 if every file ended in an image or one clear line, or at worst in an engine that came back."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--count", type=int, default=10000, help="files (default 10000)")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--only", type=int, metavar="N", help="just file number N")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="keep the files that made trouble there")
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args(argv)
-    if args.worker:
-        worker()
-        return 0
     report = fuzz(args.count, args.seed, args.only, args.keep, progress=True)
     for problem in report.problems:
         print(problem)

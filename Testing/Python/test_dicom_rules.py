@@ -72,14 +72,20 @@ def test_enhanced_groups_give_field_of_view_and_table_per_frame(tmp_path):
 
 
 def test_geometry_that_varies_by_frame_goes_with_a_range(tmp_path):
-    """PositionerSecondaryAngleIncrement (0018,1521): of a range (name#1-2) the first frame's geometry counts."""
+    """PositionerSecondaryAngleIncrement (0018,1521): of a range (name#1-2) the first frame's geometry counts, which is
+    said; doctor shows the frame it is asked for."""
     frames = np.stack([counts()] * 4)
     dataset = xray_dataset(
         frames, PositionerSecondaryAngle="-5", PositionerSecondaryAngleIncrement=["0", "1", "3", "7"]
     )
     path = save(dataset, tmp_path / "run.dcm")
     assert [XrayImage.read(path, frame=n).positioner.cran_caud for n in range(4)] == [-5, -4, -2, 2]
-    assert XrayImage.read(tmp_path / "run.dcm#2-3").positioner.cran_caud == -2
+    moved = XrayImage.read(tmp_path / "run.dcm#2-3")
+    assert moved.positioner.cran_caud == -2
+    assert noted(moved, "C-arm moved between these frames")
+    still = save(xray_dataset(frames), tmp_path / "still.dcm")
+    assert not noted(XrayImage.read(still, frame="average"), "moved")
+    assert any(line.startswith("beam: ") and "CRA 2," in line for line in describe_file(tmp_path / "run.dcm#3"))
 
 
 @pytest.mark.parametrize(("view", "angle"), [("PA", 0), ("AP", 180), ("LL", 90), ("RL", -90)])

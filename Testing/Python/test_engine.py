@@ -240,6 +240,27 @@ def test_a_worker_killed_at_work_is_reported_once_and_started_again(client, smal
     assert client.call("register", registration(ct, xray, pose))["iterations"] > 0
 
 
+FRAGILE = """
+import os, sys
+from DiffPoseSlicerLib.engine import methods, worker
+read = methods.Engine._doctor
+def fragile(self, params):
+    return os.abort() if "bad" in params["path"] else read(self, params)
+methods.Engine._doctor = fragile
+sys.exit(worker.main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="exit statuses of signals are for POSIX")
+def test_a_file_that_takes_the_worker_down_is_named_and_the_engine_is_back(tmp_path, small_ct):
+    small_ct.write(tmp_path / "ct.nrrd")
+    with EngineClient(SubprocessTransport(command=[sys.executable, "-c", FRAGILE])) as client:
+        with pytest.raises(EngineStopped, match=r"\(exit status -6\) while it worked on bad\.dcm\. The next") as caught:
+            client.call("doctor", {"path": tmp_path / "bad.dcm"})
+        assert str(tmp_path) not in str(caught.value)
+        assert client.call("doctor", {"path": tmp_path / "ct.nrrd"})["lines"][0] == "CT volume"
+
+
 def test_an_interpreter_that_is_not_there_is_named_as_the_problem():
     with EngineClient(SubprocessTransport("/no/such/python")) as client:
         with pytest.raises(EngineStopped, match="could not be started"):

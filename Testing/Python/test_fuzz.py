@@ -1,4 +1,4 @@
-"""500 damaged files: each ends in an image or one clear line; the process that reads them stays alive or comes back."""
+"""500 damaged files: each ends in an image or one clear line; the engine stays alive or comes back."""
 
 from __future__ import annotations
 
@@ -31,17 +31,18 @@ def test_damaged_files_end_in_an_image_or_one_clear_line(fuzz):
 
 
 def test_a_reader_that_dies_or_hangs_comes_back(fuzz, tmp_path, monkeypatch):
-    corpus = fuzz.write_corpus(tmp_path)
+    image = next(path for path in fuzz.write_corpus(tmp_path) if path.suffix == ".dcm")
     reader = fuzz.Reader()
     try:
-        assert "read" in reader.read(corpus[0])
-        reader._process.kill()
-        reader._process.wait()
-        assert "read" in reader.read(corpus[0])
+        assert "read" in reader.read(image)
+        reader.transport._process.kill()
+        answer = reader.read(image)  # the end may be noticed before this request or with it
+        assert "read" in answer or image.name in answer["died"]
+        assert "read" in reader.read(image)
         monkeypatch.setattr(fuzz, "TIME_LIMIT", 0.0)
-        assert "hung" in reader.read(corpus[0])
+        assert "hung" in reader.read(image)
         monkeypatch.undo()
-        assert "read" in reader.read(corpus[0])
+        assert "read" in reader.read(image)
     finally:
         reader.close()
 

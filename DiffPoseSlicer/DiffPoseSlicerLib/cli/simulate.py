@@ -9,6 +9,7 @@ from . import options
 from .progress import ProgressLine
 
 FORMATS = ("dcm", "png", "tiff")
+PHOTOMETRICS = ("MONOCHROME1", "MONOCHROME2")
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -24,6 +25,9 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--scatter", type=float, default=0.3, metavar="S", help="scatter to primary (default 0.3)")
     parser.add_argument("--format", choices=FORMATS, default=FORMATS[0], help="of the images, 16 bits (default dcm)")
+    parser.add_argument(
+        "--photometric", choices=PHOTOMETRICS, default=PHOTOMETRICS[1], help="of DICOM images (default MONOCHROME2)"
+    )
     parser.add_argument("-o", "--output", required=True, metavar="DIR", help="a new or empty folder")
     options.add_device(parser)
 
@@ -56,5 +60,5 @@ def run(args: argparse.Namespace) -> None:
         device=args.device,
     )
     with ProgressLine() as line:
-        for done, _ in enumerate(write_simulated(images, folder, f".{args.format}"), 1):
+        for done, _ in enumerate(write_simulated(images, folder, f".{args.format}", args.photometric), 1):
             line(f"{done} of {args.n} images simulated")

@@ -27,6 +27,8 @@ from .transport import SubprocessTransport, Transport
 
 # Requests whose result names what they loaded, under this key; later requests refer to it by the same key.
 _LOADS = {"load_ct": "ct", "load_model": "model"}
+# Requests that read files: a native decoder may take the worker down with one of them.
+_READS = (*_LOADS, "doctor", "read_geometry", "register")
 # How much of the worker's stderr is kept for a message about its end.
 _TAIL = 8000
 
@@ -195,7 +197,10 @@ class EngineClient:
         if failure:
             return f"could not be started ({failure})"
         hint = " (perhaps for want of memory)" if status == -9 else ""
-        return f"stopped unexpectedly (exit status {status}){hint}"
+        # Requests are worked on in order: the first that is outstanding was under way.
+        at_work = next((p.params for p in self._pending.values() if p.method in _READS), {})
+        files = ", ".join(_files(at_work))
+        return f"stopped unexpectedly (exit status {status}){hint}{f' while it worked on {files}' if files else ''}"
 
     def _ensure_running(self) -> None:
         if self._running and self._transport.exit_status() is not None:
@@ -292,6 +297,15 @@ class EngineClient:
         for pending in [self._finish(id) for id in list(self._pending)]:
             if pending.on_error:
                 self._calls.append(partial(pending.on_error, error))
+
+
+def _files(value: Any, key: str = "") -> list[str]:
+    """Names of the files that params name."""
+    if isinstance(value, dict):
+        return [name for key, item in value.items() for name in _files(item, key)]
+    if isinstance(value, list):
+        return [name for item in value for name in _files(item)]
+    return [os.path.basename(value)] if key in ("path", "folder") and isinstance(value, str) else []
 
 
 def _absolute(value: Any, key: str = "") -> Any:

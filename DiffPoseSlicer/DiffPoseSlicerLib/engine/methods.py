@@ -127,6 +127,12 @@ class Engine:
         return {"version": VERSION, "product": __version__, "pid": os.getpid(), "python": sys.version.split()[0]}
 
     def _doctor(self, params: Params) -> Params:
+        """What the machine has and lacks, or what is understood of a CT or X-ray file."""
+        if "path" in params:
+            from ..imaging.understanding import describe_file
+
+            carm = _carm(params) if params.get("carm") is not None else None
+            return {"lines": describe_file(text(params, "path"), carm)}
         from .doctor import machine
 
         return {"lines": machine()}

@@ -108,10 +108,13 @@ def simulate(
         yield Simulated(seen, carm, pose, Pose.about(nominal, center, carm), center)
 
 
-def write_simulated(images: Iterator[Simulated], folder: Path, ending: str = ".dcm") -> Iterator[Path]:
+def write_simulated(
+    images: Iterator[Simulated], folder: Path, ending: str = ".dcm", photometric: str = "MONOCHROME2"
+) -> Iterator[Path]:
     """Make the folder and write carm.json, then, image by image, xray_000.dcm (.png, .tiff) and truth_000.json.
 
-    DICOM states the positioner's angles of the nominal view. Gives the path of each image once it is written.
+    DICOM (with its `photometric` interpretation) states the positioner's angles of the nominal view; its values are LOG
+    where the C-arm's intensity is attenuation, else LIN. Gives the path of each image once it is written.
     """
     for number, image in enumerate(images):
         if number == 0:
@@ -121,7 +124,10 @@ def write_simulated(images: Iterator[Simulated], folder: Path, ending: str = ".d
         if ending == ".dcm":
             attenuation = -np.log(np.maximum(image.transmission, 1 / _WHITE))
             kind = "LOG" if image.carm.intensity == "attenuation" else "LIN"
-            write_dicom_xray(path, attenuation, image.carm, image.nominal, relationship=kind, derived=False)
+            write_dicom_xray(
+                path, attenuation, image.carm, image.nominal,
+                relationship=kind, photometric=photometric, derived=False,
+            )  # fmt: skip
         else:
             write_pixels(path, image.stored, stored_spacing(image.carm))
         write_json(folder / f"truth_{number:03d}.json", image.truth_json())

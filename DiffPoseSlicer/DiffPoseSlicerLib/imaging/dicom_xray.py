@@ -102,6 +102,12 @@ def read_dicom_xray(path: Path, frame: Frame = None, given: CArmPart | None = No
         *geometry.facts,
     )
     notes += [*colours, *table_notes, *shutter_notes, *_warnings(dataset), *geometry.notes]
+    if len(frames) > 1:
+        last = read_geometry(Lookup(dataset, frames[-1]), rows, columns, given)
+        if (last.carm, str(last.positioner)) != (geometry.carm, str(geometry.positioner)):
+            notes.append(
+                "The C-arm moved between these frames: their mean is blurred, and the first one's place counts."
+            )
     plain = table_notes == () and linear is None and values.dtype.kind in "iu" and not colours
     bits = bits_stored(dataset)
     return DicomXray(

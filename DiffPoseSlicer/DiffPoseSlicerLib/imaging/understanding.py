@@ -11,7 +11,7 @@ from ..geometry.carm import CArm
 from .ct import CTVolume
 from .dicom import get, is_dicom, read_dataset, text
 from .dicom_pixels import frame_count
-from .dicom_xray import read_dicom_xray
+from .dicom_xray import Frame, read_dicom_xray
 from .xray import ANGLES_NEEDED, GEOMETRY_NEEDED, XrayImage, geometry_needed, read_pixels, split_frame
 
 _VOLUME_ENDINGS = (".nii", ".nii.gz", ".nrrd", ".nhdr", ".mha", ".mhd")
@@ -23,18 +23,18 @@ def describe_file(path: str | Path, carm: CArm | None = None) -> list[str]:
     Raises:
         InputError: it does not exist, or is neither.
     """
-    path, _ = split_frame(Path(path))
+    path, frame = split_frame(Path(path))
     if not path.exists():
         raise InputError(f"The file {path.name} does not exist; check the path.")
     if path.is_dir() or _is_ct(path):
         return describe_ct(CTVolume.read(path))
     if is_dicom(path) or carm is not None or not path.name.lower().endswith(_VOLUME_ENDINGS):
-        return describe_xray(path, carm)
+        return describe_xray(path, carm, frame)
     try:
         return describe_ct(CTVolume.read(path))
     except InputError as no_ct:
         try:
-            return describe_xray(path, carm)
+            return describe_xray(path, carm, frame)
         except InputError:
             raise no_ct from None
 
@@ -83,16 +83,16 @@ def _axis_words(axes: np.ndarray) -> str:
     return ", ".join(f"{letter} towards {_axis_end(axes, 2 * n + 1)}" for n, letter in enumerate("ijk"))
 
 
-def describe_xray(path: Path, carm: CArm | None = None) -> list[str]:
-    """An X-ray in lines; what is missing is said last."""
+def describe_xray(path: Path, carm: CArm | None = None, frame: Frame = None) -> list[str]:
+    """An X-ray, or one frame of it, in lines; what is missing is said last."""
     if not is_dicom(path):
-        return _describe_plain(path, carm)
-    image = read_dicom_xray(path)
+        return _describe_plain(path, carm, frame)
+    image = read_dicom_xray(path, frame)
     if carm is None and image.geometry.carm is None:
         lines = ["X-ray image", *(str(fact) for fact in image.facts), *(f"note: {note}" for note in image.notes)]
         missing = geometry_needed(image.geometry.missing)
         return [*lines, *_start_words(image.geometry.positioner is None), f"MISSING: {missing}"]
-    xray = XrayImage.read(path, carm)
+    xray = XrayImage.read(path, carm, frame)
     lines = ["X-ray image", *(str(fact) for fact in xray.facts), *(f"note: {note}" for note in xray.notes)]
     return [*lines, *_start_words(xray.positioner is None)]
 
@@ -101,9 +101,9 @@ def _start_words(unknown: bool) -> list[str]:
     return [f"MISSING for a start from DICOM: {ANGLES_NEEDED}"] if unknown else []
 
 
-def _describe_plain(path: Path, carm: CArm | None) -> list[str]:
+def _describe_plain(path: Path, carm: CArm | None, frame: Frame) -> list[str]:
     if carm is None:
-        stored, notes = read_pixels(path)
+        stored, notes = read_pixels(path, frame)
         if stored.ndim != 2:
             raise InputError(f"The file {path.name} is neither a CT nor an X-ray image.")
         rows, columns = stored.shape
@@ -113,7 +113,7 @@ def _describe_plain(path: Path, carm: CArm | None) -> list[str]:
             *(f"note: {note}" for note in notes),
             f"MISSING: {GEOMETRY_NEEDED}",
         ]
-    xray = XrayImage.read(path, carm)
+    xray = XrayImage.read(path, carm, frame)
     rows, columns = xray.pixels.shape
     return [
         "X-ray image",
