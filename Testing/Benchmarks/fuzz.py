@@ -174,7 +174,7 @@ class Reader:
         self.engine = EngineClient(self.transport)
 
     def read(self, path: Path) -> dict[str, Any]:
-        """What came of a file: {"read": ...}, {"refused": words}, {"died": words}, {"hung": seconds} or {"defect": ...}.
+        """What came of a file: {"read": ...}, {"refused": words}, {"died": words}, {"hung": s} or {"defect": ...}.
 
         X-rays that lack a number of their geometry count as read; the lines say what is missing.
         """
