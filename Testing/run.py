@@ -354,9 +354,14 @@ def screenshots(arguments: list[str]) -> int:
     return run([ensure_environment(), script, *arguments], QT_QPA_PLATFORM="offscreen")
 
 
+def page_pictures(arguments: list[str]) -> int:
+    """Draw the documentation's pictures of the pages of a registration and of a study, in Chromium."""
+    return run([ensure_environment(), ROOT / "Testing" / "page_pictures.py", *arguments])
+
+
 TASKS: dict[str, Callable[[list[str]], int]] = {
     task.__name__.replace("_", "-"): task
-    for task in (demo, test, bench, lint, screenshots, setup, test_versions, newcomer, release_check)
+    for task in (demo, test, bench, lint, screenshots, page_pictures, setup, test_versions, newcomer, release_check)
 }
 
 

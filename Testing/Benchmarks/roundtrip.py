@@ -10,13 +10,17 @@ makes them), so what is left is what the way through the file costs. Ends with 1
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import itertools
 import json
 import tempfile
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from DiffPoseSlicerLib.cli import options as command_options
 from DiffPoseSlicerLib.cli.main import main as run_command
 from DiffPoseSlicerLib.evaluation.public_ct import public_ct
 from DiffPoseSlicerLib.geometry.carm import CArm
@@ -42,6 +46,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--noisy", action="store_true", help="with noise and scatter as `simulate` makes them")
     options = parser.parse_args(argv)
     ct = public_ct(options.ct, say=print)
+    command_options.read_ct = lru_cache(command_options.read_ct)  # every command would read the same file again
     worst: list[tuple[float, str]] = []
     kinds = {name: [] for name in FIELDS}
     combinations = list(itertools.product(FIELDS, WAYS, VALUES))
@@ -88,13 +93,10 @@ def _errors(
 
 def _command(*words: object) -> None:
     """Run one command of the command line in this process, its prints dropped."""
-    import contextlib
-    import io
-
-    with contextlib.redirect_stdout(io.StringIO()):
+    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()) as said:
         status = run_command([str(word) for word in words])
     if status:
-        raise SystemExit(f"{words[0]} ended with {status}")
+        raise SystemExit(f"{words[0]} ended with {status}: {said.getvalue()}")
 
 
 if __name__ == "__main__":

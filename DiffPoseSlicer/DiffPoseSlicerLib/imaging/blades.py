@@ -15,6 +15,8 @@ Float = NDArray[np.floating]
 
 # Shapes are looked for in an image of about this many pixels along its shorter side.
 _WORKING_SIZE = 128
+# With fewer pixels than this anatomy's own outlines are as sharp as blades.
+_FEWEST = 64
 # Half the distance, in working pixels, between the two sides of an edge that are compared.
 _REACH = 2.0
 # How consistently an outline must darken outwards (see `_consistency`), and by how much of the logarithm on average.
@@ -37,7 +39,7 @@ Side = tuple[float, float]
 def collimated_field(stored: NDArray[Any]) -> NDArray[np.bool_] | None:
     """The field that a round or a four-bladed collimator leaves open in a transmission image [row, column], or None."""
     rows, columns = stored.shape
-    if min(rows, columns) < 32 or float(np.ptp(stored)) <= 0:
+    if min(rows, columns) < _FEWEST or float(np.ptp(stored)) <= 0:
         return None
     factor = max(1, round(min(rows, columns) / _WORKING_SIZE))
     level = _level(np.asarray(stored, np.float32), factor)

@@ -37,9 +37,14 @@ class Case:
     number: int
 
     @property
+    def subject(self) -> str:
+        """The CT's name, wherever its file lies: what is random must not depend on that."""
+        return Path(self.ct).name.split(".")[0]
+
+    @property
     def name(self) -> str:
         """Unique in its study, and good for a file."""
-        words = (Path(self.ct).name.split(".")[0], self.view, self.start, self.factor, f"{self.number:04d}")
+        words = (self.subject, self.view, self.start, self.factor, f"{self.number:04d}")
         return "-".join(word.replace(" ", "_") for word in words)
 
     def rng(self, seed: int, *use: str) -> np.random.Generator:

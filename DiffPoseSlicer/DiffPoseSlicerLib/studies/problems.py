@@ -73,7 +73,7 @@ class Workshop:
             self._made["ct"] = CTVolume.read(file)
             self._made["short"] = shortened(self._made["ct"])
         ct, short = self._made["ct"], self._made["short"]
-        rng = case.rng(study.seed, case.ct, case.view)
+        rng = case.rng(study.seed, case.subject, case.view)
         truth = random_poses(short, 1, rng, study.rotation, study.translation, case.view)[0]
         carm = BENCH_CARM.resized((study.pixels, study.pixels))
         exposure = exposure_of(study, case)
@@ -83,7 +83,7 @@ class Workshop:
             if "plastimatch" not in self._made:
                 self._made["plastimatch"] = Plastimatch(ct)
             integrals = self._made["plastimatch"].drr(carm, truth)
-        rng = case.rng(study.seed, case.ct, case.view, case.factor)
+        rng = case.rng(study.seed, case.subject, case.view, case.factor)
         stored = expose(integrals, exposure, rng)
         given = given_ct(short, exposure, rng)
         told = given_carm(carm, exposure)
@@ -91,7 +91,9 @@ class Workshop:
         problem = Problem(
             XrayImage.from_array(stored.integers, told),
             self._registrar(given, short.center),
-            offset_start(truth, short.center, case.rng(study.seed, case.ct, case.start), *study.starts[case.start]),
+            offset_start(
+                truth, short.center, case.rng(study.seed, case.subject, case.start), *study.starts[case.start]
+            ),
             Pose.from_view(case.view, short.center, carm),
             study.rotation,
             study.translation,
@@ -118,7 +120,7 @@ class Workshop:
         problem = Problem(
             xray,
             self._registrar(subject.ct, center),
-            offset_start(truth, center, case.rng(study.seed, case.ct, case.start), *study.starts[case.start]),
+            offset_start(truth, center, case.rng(study.seed, case.subject, case.start), *study.starts[case.start]),
             axes,
             study.rotation,
             study.translation,

@@ -135,7 +135,7 @@ def train_networks(study: Study, folder: Path, say: Callable[[str], object]) -> 
             continue
         for ct, path in settings.get("models", {}).items():
             for case in study.all_cases():
-                if ct in (case.ct, Path(case.ct).name.split(".")[0]):
+                if ct in (case.ct, case.subject):
                     models[_model_key(name, case)] = path
         if "preset" not in settings:
             continue
@@ -149,7 +149,7 @@ def train_networks(study: Study, folder: Path, say: Callable[[str], object]) -> 
         for ct in study.cts:
             for view in study.views:
                 case = Case(ct, view, "", "", 0)
-                words = [Path(ct).name.split(".")[0], view, settings["preset"], *(f"{v}" for v in changes.values())]
+                words = [case.subject, view, settings["preset"], *(f"{v}" for v in changes.values())]
                 job = folder / "models" / "-".join(words)
                 models[_model_key(name, case)] = str(job)
                 if (job / "model.safetensors").is_file():
