@@ -349,19 +349,19 @@ def bench(arguments: list[str]) -> int:
 
 
 def screenshots(arguments: list[str]) -> int:
-    """Draw the documentation's pictures in the test host."""
+    """Drive the panel through its whole story in the test host and draw it."""
     script = ROOT / "Testing" / "Host" / "screenshots.py"
     return run([ensure_environment(), script, *arguments], QT_QPA_PLATFORM="offscreen")
 
 
-def page_pictures(arguments: list[str]) -> int:
-    """Draw the documentation's pictures of the pages of a registration and of a study, in Chromium."""
-    return run([ensure_environment(), ROOT / "Testing" / "page_pictures.py", *arguments])
+def pictures(arguments: list[str]) -> int:
+    """Renew the documentation's pictures: the product's pages in Chromium, and the panel as `screenshots` drew it."""
+    return run([ensure_environment(), ROOT / "Testing" / "pictures.py", *arguments])
 
 
 TASKS: dict[str, Callable[[list[str]], int]] = {
     task.__name__.replace("_", "-"): task
-    for task in (demo, test, bench, lint, screenshots, page_pictures, setup, test_versions, newcomer, release_check)
+    for task in (demo, test, bench, lint, screenshots, pictures, setup, test_versions, newcomer, release_check)
 }
 
 
