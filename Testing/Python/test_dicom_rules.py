@@ -9,8 +9,10 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom import uid
+from pydicom.encaps import encapsulate
 
 from dicom_writing import item, save, xray_dataset
+from DiffPoseSlicerLib.errors import InputError
 from DiffPoseSlicerLib.geometry.se3 import so3_exp
 from DiffPoseSlicerLib.imaging.attenuation import hu_to_mu
 from DiffPoseSlicerLib.imaging.ct import CTVolume
@@ -190,6 +192,19 @@ def test_jpeg_compressed_slices(tmp_path, compressor):
         one["PixelData"].VR, one["PixelData"].is_undefined_length = "OB", True
     assert slices[0].file_meta.TransferSyntaxUID.is_compressed
     np.testing.assert_array_equal(CTVolume.read(write(tmp_path / "ct", slices)).hu, phantom())
+
+
+@pytest.mark.parametrize("syntax", ["1.2.840.10008.1.2.4.201", "1.2.840.10008.1.2.4.102", "1.2.840.10008.1.2.4.999"])
+def test_compression_that_nothing_reads_is_refused_by_name(tmp_path, syntax):
+    """TransferSyntaxUID (0002,0010): high-throughput JPEG 2000, video, and one that is not known at all."""
+    dataset = xray_dataset(counts())
+    dataset.file_meta.TransferSyntaxUID = known = "1.2.840.10008.1.2.4.100"
+    dataset.PixelData = encapsulate([bytes(200)])
+    dataset["PixelData"].VR, dataset["PixelData"].is_undefined_length = "OB", True
+    path = save(dataset, tmp_path / "x.dcm")
+    path.write_bytes(path.read_bytes().replace(known.encode(), syntax.encode()))  # pydicom would not write it
+    with pytest.raises(InputError, match=r"x\.dcm cannot be decoded \(transfer syntax .+\).*export it uncompressed"):
+        XrayImage.read(path)
 
 
 def test_metal_is_clamped_and_padding_is_air(tmp_path):

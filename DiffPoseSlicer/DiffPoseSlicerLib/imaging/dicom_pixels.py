@@ -44,12 +44,12 @@ def transfer_syntax(dataset: Any) -> Any:
     return pydicom.uid.ImplicitVRLittleEndian if implicit else pydicom.uid.ExplicitVRLittleEndian
 
 
-def _is_compressed(syntax: Any) -> bool:
-    """Whether pixels are compressed; a damaged UID counts as not: their number then tells."""
+def _is_compressed(syntax: Any, data: Any) -> bool:
+    """Whether pixel data is compressed. Of a UID that is damaged or newer than pydicom the data's first item tells."""
     try:
         return bool(syntax.is_compressed and not syntax.is_deflated)
     except (AttributeError, ValueError):
-        return False
+        return bytes(data[:4]) == b"\xfe\xff\x00\xe0"
 
 
 def read_frame(dataset: Any, frame: int, name: str, what: str = "X-ray") -> NDArray[Any]:
@@ -81,7 +81,7 @@ def read_frame(dataset: Any, frame: int, name: str, what: str = "X-ray") -> NDAr
     if allocated not in (8, 16, 32):
         raise InputError(f"The {what} {name} has {allocated} bits a pixel, where 8, 16 or 32 are needed.")
     syntax = transfer_syntax(dataset)
-    if _is_compressed(syntax):
+    if _is_compressed(syntax, data):
         return _significant(_decompressed(dataset, data, frame, name, what), dataset)
     subsampled = samples == 3 and "422" in text(dataset, "PhotometricInterpretation")
     if subsampled or text(dataset, "PhotometricInterpretation") == "PALETTE COLOR":
@@ -188,7 +188,7 @@ def _single_frame(dataset: Any, data: Any, frame: int, syntax: Any) -> Any:
     single.file_meta = pydicom.dataset.FileMetaDataset()
     single.file_meta.MediaStorageSOPClassUID = single.SOPClassUID
     single.file_meta.MediaStorageSOPInstanceUID = single.SOPInstanceUID
-    if _is_compressed(syntax):
+    if _is_compressed(syntax, data):
         single.file_meta.TransferSyntaxUID = syntax
         single.PixelData = encapsulate([_frame_bytes(dataset, data, frame)])
         single["PixelData"].VR = "OB"

@@ -57,8 +57,8 @@ class Positioner:
     @property
     def words(self) -> str:
         """For the user: "LAO 32, CRA 2, head first, supine"."""
-        first = f"{'LAO' if self.lao_rao >= 0 else 'RAO'} {abs(self.lao_rao):g}"
-        second = f"{'CRA' if self.cran_caud >= 0 else 'CAU'} {abs(self.cran_caud):g}"
+        first = f"{'LAO' if self.lao_rao >= 0 else 'RAO'} {round(abs(self.lao_rao), 1):g}"
+        second = f"{'CRA' if self.cran_caud >= 0 else 'CAU'} {round(abs(self.cran_caud), 1):g}"
         position = self.patient_position or "HFS"
         lies = f"{'head' if position[0] == 'H' else 'feet'} first, {_POSITION_WORDS[position[2:]]}"
         return f"{first}, {second}, {lies}{'' if self.patient_position else ' (assumed)'}"
