@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,13 @@ import pydicom
 import pytest
 import SimpleITK as sitk
 from pydicom import uid
+from pydicom.datadict import tag_for_keyword
 from pydicom.encaps import encapsulate
 
-from dicom_writing import item, save, xray_dataset
+from dicom_writing import item, save, set_rle, xray_dataset
 from DiffPoseSlicerLib.errors import InputError
 from DiffPoseSlicerLib.geometry.se3 import so3_exp
+from DiffPoseSlicerLib.imaging import dicom_xray
 from DiffPoseSlicerLib.imaging.attenuation import hu_to_mu
 from DiffPoseSlicerLib.imaging.ct import CTVolume
 from DiffPoseSlicerLib.imaging.positioner import from_patient_angles
@@ -164,6 +167,72 @@ def test_an_overlay_with_a_name_is_dropped_whole(tmp_path):
     np.testing.assert_array_equal(xray.pixels, read(tmp_path).pixels)
     assert noted(xray, "Overlay planes (60xx) were left out")
     assert "Nobody" not in "\n".join(describe_file(path))
+
+
+SIDES = ("LeftVerticalEdge", "RightVerticalEdge", "UpperHorizontalEdge", "LowerHorizontalEdge")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "inside"),
+    [
+        (dict(zip(map("Shutter{}".format, SIDES), ("10", "70", "5", "50"), strict=True), ShutterShape="RECTANGULAR"),
+         lambda r, c: (c > 10) & (c < 70) & (r > 5) & (r < 50)),
+        ({"CollimatorShape": "CIRCULAR", "CenterOfCircularCollimator": ["30", "40"],
+          "RadiusOfCircularCollimator": "25"}, lambda r, c: np.hypot(r - 30, c - 40) <= 25),
+        ({"CollimatorShape": "POLYGONAL", "VerticesOfThePolygonalCollimator": ["5", "10", "5", "70", "55", "40"]},
+         lambda r, c: (r >= 5) & (r < 55) & (c - 10 >= (r - 5) * 0.6) & (70 - c > (r - 5) * 0.6)),
+    ],
+)  # fmt: skip
+def test_shutters_and_collimators_of_the_other_shapes(tmp_path, attributes, inside):
+    """ShutterLeftVerticalEdge (0018,1602), ShutterRightVerticalEdge (0018,1604), ShutterUpperHorizontalEdge
+    (0018,1606), ShutterLowerHorizontalEdge (0018,1608); CenterOfCircularCollimator (0018,1710),
+    RadiusOfCircularCollimator (0018,1712), VerticesOfThePolygonalCollimator (0018,1720)."""
+    xray = read(tmp_path, **attributes)
+    assert xray.mask is not None
+    assert (xray.mask[:, ::-1] != inside(*np.mgrid[1 : ROWS + 1, 1 : COLUMNS + 1])).mean() < 0.02
+
+
+@pytest.mark.parametrize(("keyword", "dtype"), [("FloatPixelData", "<f4"), ("DoubleFloatPixelData", "<f8")])
+def test_pixels_that_are_fractions(tmp_path, keyword, dtype):
+    """FloatPixelData (7FE0,0008), DoubleFloatPixelData (7FE0,0009)."""
+    dataset = xray_dataset(counts())
+    del dataset.PixelData
+    dataset.BitsAllocated = 8 * np.dtype(dtype).itemsize
+    setattr(dataset, keyword, (counts() / 7).astype(dtype).tobytes())
+    xray = XrayImage.read(save(dataset, tmp_path / "x.dcm"))
+    np.testing.assert_allclose(xray.pixels, read(tmp_path).pixels, atol=1e-4)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_colours_from_a_palette(tmp_path, packed):
+    """RedPaletteColorLookupTableDescriptor (0028,1101) and RedPaletteColorLookupTableData (0028,1201), and the same for
+    Green and Blue: a secondary capture whose values are places in a table."""
+    grey = (counts() >> 8).astype(np.uint8)
+    dataset = xray_dataset(255 - grey, PhotometricInterpretation="PALETTE COLOR", Modality="OT")
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = uid.SecondaryCaptureImageStorage
+    for colour in ("Red", "Green", "Blue"):
+        setattr(dataset, f"{colour}PaletteColorLookupTableDescriptor", [256, 0, 16])
+        table = (np.arange(255, -1, -1) * 257).astype("<u2")
+        setattr(dataset, f"{colour}PaletteColorLookupTableData", table.tobytes())
+    if packed:
+        set_rle(dataset, (255 - grey)[None])
+    xray = XrayImage.read(save(dataset, tmp_path / "x.dcm"))
+    assert np.corrcoef(xray.pixels.ravel(), read(tmp_path, grey).pixels.ravel())[0, 1] > 0.999
+
+
+def test_every_attribute_that_is_read_is_named_in_a_test():
+    """What the readers ask a file for, against the text of these tests."""
+    read_here = set()
+    for file in Path(dicom_xray.__file__).parent.glob("*.py"):
+        if "export" not in file.name:
+            read_here |= set(re.findall(r'"([A-Z][A-Za-z]+)"', file.read_text(encoding="utf-8")))
+    keywords = {word for word in read_here if tag_for_keyword(word)}
+    assert len(keywords) > 80
+    tests = "".join(file.read_text(encoding="utf-8") for file in Path(__file__).parent.glob("test_*.py"))
+    colours = {
+        f"{colour}PaletteColorLookupTable{what}" for colour in ("Green", "Blue") for what in ("Data", "Descriptor")
+    }
+    assert sorted(word for word in keywords - colours if word not in tests) == []
 
 
 # ---- CT --------------------------------------------------------------------------------------------------------------

@@ -346,7 +346,7 @@ def test_rescale_and_modality_lut(tmp_path):
 
 
 def test_pixel_intensity_relationship_lut(tmp_path):
-    """PixelIntensityRelationshipLUTSequence (0028,9422) TO_LINEAR undoes any relation."""
+    """PixelIntensityRelationshipLUTSequence (0028,9422), its LUTData (0028,3006) TO_LINEAR, undoes any relation."""
     index = np.rint(1023 * np.exp(-line_integrals() / 3)).astype(np.uint16)
     lut = item(LUTDescriptor=[1024, 0, 16], LUTFunction="TO_LINEAR")
     lut.add_new(0x00283006, "US", np.rint(60000 * (np.arange(1024) / 1023) ** 3).astype(int).tolist())

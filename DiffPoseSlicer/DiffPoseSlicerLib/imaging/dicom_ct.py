@@ -24,7 +24,7 @@ _HEADER = [
     "SOPClassUID", "SeriesInstanceUID", "Modality", "ImageType", "ImagePositionPatient", "ImageOrientationPatient",
     "PixelSpacing", "Rows", "Columns", "NumberOfFrames", "RescaleSlope", "RescaleIntercept", "RescaleType",
     "PixelPaddingValue", "PixelRepresentation", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    "FrameOfReferenceUID", "AcquisitionNumber",
+    "FrameOfReferenceUID",
 ]  # fmt: skip
 _MAX_FILES = 20000
 # Slices closer than this are the same slice twice, mm.

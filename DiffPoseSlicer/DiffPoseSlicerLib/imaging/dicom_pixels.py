@@ -154,10 +154,11 @@ def _decompressed(dataset: Any, data: Any, frame: int, name: str, what: str) -> 
                 try:
                     if str(syntax) == "1.2.840.10008.1.2.5":
                         raise ValueError  # GDCM mixes up the bytes of 16-bit RLE colours
-                    values = sitk.GetArrayFromImage(sitk.ReadImage(str(file)))
-                    values = values.reshape(values.shape[-3:] if single.SamplesPerPixel == 3 else values.shape[-2:])
+                    image = sitk.ReadImage(str(file))
+                    values = sitk.GetArrayFromImage(image)  # a palette's colours, where there is one
+                    values = values.reshape(values.shape[-2 - (image.GetNumberOfComponentsPerPixel() > 1) :])
                 except (RuntimeError, ValueError):
-                    values = pydicom.dcmread(file).pixel_array
+                    values = _by_pydicom(file)
         return values
     except MemoryError:
         raise InputError(f"The {what} {name} is damaged: its pixels do not fit in memory.") from None
@@ -167,6 +168,20 @@ def _decompressed(dataset: Any, data: Any, frame: int, name: str, what: str) -> 
             f"The pixels of the {what} {name} cannot be decoded (transfer syntax {label}): the file is damaged or "
             "truncated, or this compression is not supported; export it uncompressed."
         ) from None
+
+
+def _by_pydicom(file: Path) -> NDArray[Any]:
+    """The pixels of a file of one frame, a palette's as colours."""
+    import pydicom
+
+    one = pydicom.dcmread(file)
+    if text(one, "PhotometricInterpretation") != "PALETTE COLOR":
+        return one.pixel_array
+    try:
+        from pydicom.pixels import apply_color_lut
+    except ImportError:  # pydicom 2
+        from pydicom.pixel_data_handlers.util import apply_color_lut
+    return apply_color_lut(one.pixel_array, one)
 
 
 def _single_frame(dataset: Any, data: Any, frame: int, syntax: Any) -> Any:
