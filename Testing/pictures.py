@@ -8,6 +8,7 @@ it in out/screenshots, where that is there.
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -25,10 +26,11 @@ import browser  # noqa: E402
 PICTURES = ROOT / "docs" / "pictures"
 # Which of the panel's pictures goes where.
 PANEL = {
-    "images_ready": PICTURES / "panel-images.png",
-    "preparing_later": PICTURES / "panel-prepare.png",
-    "registered": ROOT / "Resources" / "Screenshots" / "registered.png",
-    "edges": PICTURES / "panel-review.png",
+    "??_images_ready.png": PICTURES / "panel-images.png",
+    "??_preparing_later.png": PICTURES / "panel-prepare.png",
+    "??_registered.png": ROOT / "Resources" / "Screenshots" / "panel.png",
+    "??_edges.png": PICTURES / "panel-review.png",
+    "registration.gif": PICTURES / "registration.gif",
 }
 # Width of a page; rows of pixels that are drawn, and of these kept at most.
 WIDE, DRAWN, KEPT = 940, 6000, 3000
@@ -86,12 +88,14 @@ def main(argv: list[str]) -> int:
             options.study = Path(name) / "study"
             study.main(["--cases", "20", "--out", str(options.study)])
         draw(options.study / "index.html", PICTURES / "study-page.png")
-    for word, file in PANEL.items():
-        found = sorted(options.panel.glob(f"??_{word}.png"))
-        if found:
-            save(Image.open(found[0]), file)
+    for name, file in PANEL.items():
+        found = sorted(options.panel.glob(name))
+        if not found:
+            print(f"{file.relative_to(ROOT)}: left as it is, {options.panel} has no {name} (run.py screenshots)")
+        elif file.suffix == ".gif":
+            shutil.copyfile(found[0], file)
         else:
-            print(f"{file.relative_to(ROOT)}: not drawn, for {options.panel} has no picture {word}: run.py screenshots")
+            save(Image.open(found[0]), file)
     return 0
 
 
