@@ -184,7 +184,8 @@ def test_what_is_missing_is_said(deepfluoro: Path, tmp_path: Path) -> None:
 
 def test_a_study_takes_a_dataset(deepfluoro: Path, tmp_path: Path) -> None:
     from DiffPoseSlicerLib.studies.plan import Case, study_from_toml
-    from DiffPoseSlicerLib.studies.run import run_case
+    from DiffPoseSlicerLib.studies.run import run_case, run_study
+    from DiffPoseSlicerLib.studies.study_page import study_page
 
     text = "cases = 2\n[dataset]\nkind = 'deepfluoro'\nfile = 'data.h5'\nsubjects = ['17-1882']\n"
     text += "[starts]\nnear = [5, 10]\n[methods.ours]\n"
@@ -193,5 +194,9 @@ def test_a_study_takes_a_dataset(deepfluoro: Path, tmp_path: Path) -> None:
     assert [case.name for case in cases] == [f"17-1882-file-near-clean-000{n}" for n in (0, 1)]
     found = run_case(study, cases[1], ["ours"], {})
     assert found["methods"]["ours"]["mtre"] < 2 < found["start"]
+    assert 0 < found["reprojection"] < 0.1
+    rows = run_study(study, tmp_path / "out", workers=1, say=lambda _: None)
+    assert all(0 < row["reprojection"] < 0.1 for row in rows)
+    assert "at most 0.0" in study_page(study, tmp_path / "out", rows, pictures=False)
     beyond = run_case(study, Case("17-1882", "file", "near", "clean", 7), ["ours"], {})
     assert "has 2 X-rays only" in beyond["methods"]["ours"]["error"]

@@ -33,12 +33,20 @@ _REAL_PIXELS = 512
 
 @dataclass(frozen=True, eq=False)
 class Posed:
-    """A case made: the problem, and what it is judged by (`carm` is the true camera)."""
+    """A case made: the problem, and what it is judged by.
+
+    Attributes:
+        problem: what the methods get.
+        truth, carm: the true pose and camera.
+        points: (n, 3) RAS mm that errors are measured at.
+        reprojection: of a dataset's X-ray, how far its landmarks are from where the truth projects them, pixels.
+    """
 
     problem: Problem
     truth: Pose
     carm: CArm
     points: Array
+    reprojection: float | None = None
 
 
 class Workshop:
@@ -125,7 +133,7 @@ class Workshop:
             study.rotation,
             study.translation,
         )
-        return Posed(problem, truth, xray.carm, points)
+        return Posed(problem, truth, xray.carm, points, fluoroscopy.reprojection)
 
     def _registrar(self, ct: CTVolume, center: Array) -> Registrar:
         """One whose pyramid is built, so that the first case takes no longer than the others."""

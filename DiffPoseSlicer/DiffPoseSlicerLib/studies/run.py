@@ -55,7 +55,8 @@ def run_case(study: Study, case: Case, methods: Sequence[str], models: Models) -
                 found[name] = outcome(result, posed) | {"settings": study.methods[name]}
             except InputError as error:
                 found[name] = {"error": str(error), "settings": study.methods[name]}
-        return {"case": vars(case), "start": start, "methods": found}
+        checked = {} if posed.reprojection is None else {"reprojection": posed.reprojection}
+        return {"case": vars(case), "start": start, **checked, "methods": found}
 
 
 def outcome(result: RegistrationResult, posed: Posed) -> dict[str, Any]:
@@ -179,7 +180,10 @@ def read_rows(study: Study, folder: Path) -> list[dict[str, Any]]:
             if figures is None:
                 continue
             flat = {k: v for k, v in figures.items() if k not in ("settings", "cameraToRAS")}
-            rows.append({**vars(case), "method": name, "startMtre": found.get("start"), "error": None, **flat})
+            checked = {"reprojection": found["reprojection"]} if "reprojection" in found else {}
+            rows.append(
+                {**vars(case), "method": name, "startMtre": found.get("start"), "error": None, **flat, **checked}
+            )
     return rows
 
 

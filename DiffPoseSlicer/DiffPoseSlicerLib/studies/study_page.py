@@ -34,7 +34,7 @@ def study_page(study: Study, folder: Path, rows: list[Row], pictures: bool = Tru
     names = [name for name in study.methods if any(row["method"] == name for row in rows)]
     expected = sum(len(study.methods_of(case)) for case in study.all_cases())
     unfinished = f'<p class="no">Not finished: {len(rows)} of {expected} results.</p>' if len(rows) < expected else ""
-    parts = [unfinished, _what(study), "<h2>By method</h2>", _summary(study, rows, names)]
+    parts = [unfinished, _what(study, rows), "<h2>By method</h2>", _summary(study, rows, names)]
     parts += [
         "<p>Success is an mTRE below the limit; the interval is Wilson's, 95 %. mTRE: mean distance of 50 points about "
         "the CT's centre, in the camera's frame. mRPD: mean distance of the points from the rays through where the "
@@ -92,7 +92,7 @@ def _summary(study: Study, rows: list[Row], names: list[str]) -> str:
     return table(_HEAD, _summary_rows(study, rows, names))
 
 
-def _what(study: Study) -> str:
+def _what(study: Study, rows: list[Row]) -> str:
     images = (
         f"real X-rays, {study.dataset['kind']}"
         if study.dataset
@@ -103,9 +103,14 @@ def _what(study: Study) -> str:
     )
     methods = "; ".join(f"{name}: {_about(study, name)}" for name in study.methods)
     starts = ", ".join(f"{name} (±{d:g}°, ±{mm:g} mm)" for name, (d, mm) in study.starts.items())
+    checked = [row["reprojection"] for row in rows if row.get("reprojection") is not None]
+    check = (
+        f"at most {max(checked):.2f} pixels from where the stated poses project them" if checked else "none to check"
+    )
     return facts(
         [
             ("X-rays", images),
+            *([("Landmarks in them", check)] if study.dataset else []),
             ("CTs", ", ".join(study.dataset.get("subjects", ()) if study.dataset else map(_short, study.cts))),
             ("Views and factors", f"{', '.join(study.views)}; {', '.join(study.factors)}"),
             ("Poses", f"within ±{_three(study.rotation)} degrees and ±{_three(study.translation)} mm of the view"),
