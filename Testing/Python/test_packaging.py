@@ -223,6 +223,18 @@ def test_catalog_entry_agrees_and_keeps_its_schema(catalog: dict) -> None:
     assert catalog["tier"] in range(1, 6)
 
 
+def test_catalog_entry_fits_slicers_own_schema(catalog: dict) -> None:
+    checkout = os.environ.get("SLICER_SOURCE_DIR")
+    if not checkout:
+        pytest.skip("needs a checkout of Slicer, named by SLICER_SOURCE_DIR")
+    name = catalog["$schema"].rpartition("/")[2].rstrip("#")
+    schema = json.loads(Path(checkout, "Schemas", name).read_text(encoding="utf-8"))
+    assert set(schema["required"]) <= set(catalog) <= set(schema["properties"])
+    kinds = {"string": str, "array": list, "boolean": bool, "integer": int}
+    for key, value in catalog.items():
+        assert isinstance(value, kinds[schema["properties"][key]["type"]]), key
+
+
 def test_names_follow_the_catalogs_rules(catalog: dict) -> None:
     project = re.search(r"^project\((\w+)\)$", (ROOT / "CMakeLists.txt").read_text(encoding="utf-8"), re.MULTILINE)
     assert project
