@@ -134,7 +134,8 @@ def plot(
         ends = points(px(x_range), py(y_range))
         parts.append(f'<polyline points="{ends}" fill="none" stroke="#888" stroke-dasharray="4 4"/>')
     for number, line in enumerate(lines):
-        colour, dash = COLOURS[number % len(COLOURS)], _DASHES[number % len(_DASHES)]
+        # Past the eighth the pairs of colour and dash go on differing.
+        colour, dash = COLOURS[number % len(COLOURS)], _DASHES[(number + number // len(COLOURS)) % len(_DASHES)]
         if len(line.x) == 0:
             continue
         x, y = px(line.x), py(line.y)
@@ -155,16 +156,19 @@ def plot(
             f'stroke-dasharray="{dash}"/>' + (_mark(number, start + 17, at, colour) if line.marks else "")
         )
         parts.append(f'<text x="{start + 42}" y="{at + 4}">{escape(line.name)}</text>')
-    total = left + width + 210
+    # The legend may be longer and wider than usual.
+    total = left + width + 62 + max(148.0, *(6.6 * len(line.name) for line in lines), 0)
+    tall = max(top + height + bottom, top + 22 * len(lines) + 4)
     return (
-        f'<svg width="{total:.0f}" height="{top + height + bottom:.0f}" viewBox="0 0 {total:.0f} '
-        f'{top + height + bottom:.0f}" font-size="12" font-family="system-ui,sans-serif" role="img" '
-        f'aria-label="{escape(y_label)} against {escape(x_label)}">' + "".join(parts) + "</svg>"
+        f'<svg width="{total:.0f}" height="{tall:.0f}" viewBox="0 0 {total:.0f} {tall:.0f}" font-size="12" '
+        f'font-family="system-ui,sans-serif" role="img" aria-label="{escape(y_label)} against {escape(x_label)}">'
+        + "".join(parts)
+        + "</svg>"
     )
 
 
 def _mark(number: int, x: float, y: float, colour: str) -> str:
-    shape = _MARKS[number % len(_MARKS)]
+    shape = _MARKS[(number + number // len(COLOURS)) % len(_MARKS)]
     if shape == "circle":
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="4" fill="{colour}"/>'
     if shape == "square":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -135,8 +136,17 @@ def test_lines_can_be_told_apart_without_colour() -> None:
     axes = {"x_range": (0, 1), "y_range": (0, 1), "x_ticks": (0, 1), "y_ticks": (0, 1)}
     lines = [Line(str(n), [0, 1], [0, 1], marks=True) for n in range(4)]
     svg = plot(lines, "x", "y", **axes)
-    import re
-
     drawn = re.findall(r'<polyline[^>]*stroke="(#\w+)"[^>]*stroke-dasharray="([^"]*)"', svg)
     assert len({colour for colour, _ in drawn}) == len({dash for _, dash in drawn}) == 4
     assert all(f"<{shape}" in svg for shape in ("circle", "rect", "polygon"))
+
+
+def test_many_lines_still_differ_and_the_legend_shows_them_all() -> None:
+    axes = {"x_range": (0, 1), "y_range": (0, 1), "x_ticks": (0, 1), "y_ticks": (0, 1)}
+    svg = plot([Line(f"method {n} with a name of some length", [0, 1], [0, 1]) for n in range(24)], "x", "y", **axes)
+    drawn = re.findall(r'<polyline[^>]*stroke="(#\w+)"[^>]*stroke-dasharray="([^"]*)"', svg)
+    assert len(set(drawn)) == 24
+    width, height = (float(size) for size in re.search(r'viewBox="0 0 (\d+) (\d+)"', svg).groups())
+    words = re.findall(r'<text x="([\d.]+)" y="([\d.]+)">(method [^<]*)', svg)
+    assert len(words) == 24
+    assert all(float(x) + 5.5 * len(name) < width and float(y) < height for x, y, name in words)

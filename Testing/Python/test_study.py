@@ -75,7 +75,14 @@ def test_a_study_gives_a_case_file_each_a_table_and_a_page(whole: Path, folder: 
     assert len({row["startMtre"] for row in rows}) == 6
     seen = open_page(whole / "index.html", folder)
     assert_self_contained((whole / "index.html").read_text())
-    for words in ("Tiny", "ours-single", "How many are below an error", "From how far off", "Worst cases"):
+    for words in (
+        "Tiny",
+        "ours-single",
+        "How many are below an error",
+        "At what cost",
+        "From how far off",
+        "Worst cases",
+    ):
         assert words in seen.text
     assert seen.dom.count("<img") == 8 and seen.picture.stat().st_size > 20_000
 

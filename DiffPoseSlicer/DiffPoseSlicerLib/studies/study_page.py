@@ -41,6 +41,7 @@ def study_page(study: Study, folder: Path, rows: list[Row], pictures: bool = Tru
         "result shows them: what can be seen in one image. Times are of this machine and these processes.</p>",
         "<h2>How many are below an error</h2>",
         _success_plot(rows, names),
+        _against_time(study, rows, names),
         _capture(study, rows, names),
         _reliability(study, rows, names),
     ]
@@ -136,6 +137,27 @@ def _success_plot(rows: list[Row], names: list[str]) -> str:
         lines,
         "mTRE, mm",
         "share of cases below it",
+        x_range=(0.1, 100),
+        y_range=(0, 1),
+        x_ticks=(0.1, 0.3, 1, 3, 10, 30, 100),
+        y_ticks=(0, 0.25, 0.5, 0.75, 1),
+        logarithmic=True,
+    )
+
+
+def _against_time(study: Study, rows: list[Row], names: list[str]) -> str:
+    """What the success of each method costs."""
+    lines = []
+    for name in names:
+        own = [row for row in rows if row["method"] == name]
+        seconds = [row["seconds"] for row in own if row.get("seconds")]
+        if seconds:
+            share = sum(_good(study, row) for row in own) / len(own)
+            lines.append(Line(name, [float(np.median(seconds))], [share], marks=True))
+    return "<h2>At what cost</h2>" + plot(
+        lines,
+        "median seconds of a registration",
+        "share of successes",
         x_range=(0.1, 100),
         y_range=(0, 1),
         x_ticks=(0.1, 0.3, 1, 3, 10, 30, 100),
