@@ -43,6 +43,7 @@ class Level:
         robust: whether misfits lose their say.
         scatter: how often at most the X-ray's scatter is estimated at the best pose and the pose solved anew: while one
             is wrong it spoils the other.
+        detail: only detail finer than this many pixels is compared; 0 for everything.
     """
 
     pixels: int
@@ -55,6 +56,7 @@ class Level:
     narrow: tuple[int, int] | None = None
     robust: bool = True
     scatter: int = 0
+    detail: float = 0.0
 
 
 PLAN = (
@@ -63,6 +65,8 @@ PLAN = (
     Level(128, 16, 1.25, 8, 2, margin=1.5, narrow=(2, 1), scatter=1),
     Level(128, 16, 0.75, 8, 2),
 )
+# Then the best pose is settled on fine detail.
+FINISH = Level(128, 16, 0.75, 6, 1, detail=2.0)
 # One bone among others: the whole image at low resolution says little about it, so start finer and robust.
 ISOLATED_PLAN = (
     Level(64, 16, 1.25, 20, 6),
@@ -130,6 +134,7 @@ class Descent:
         isolated: see `similarity.LocalCorrelation`.
         pace: progress and cancellation.
         prior: see `views.Prior`.
+        finish: the level that settles the best pose, or None.
     """
 
     xrays: Sequence[XrayImage]
@@ -141,6 +146,7 @@ class Descent:
     isolated: bool
     pace: Pace
     prior: Prior | None = None
+    finish: Level | None = None
 
     def __post_init__(self) -> None:
         finest = max(level.pixels for level in self.plan)
@@ -177,6 +183,11 @@ class Descent:
             if self.pace.word() == "budget":
                 break
         best = last.ras_to_camera[row]
+        if self.finish and self.pace.word() is None:
+            detail = self._objective(self.finish, [reduced(x, self.finish.pixels) for x in self.xrays], depth)
+            last, row = self._solve(len(self.plan), detail, best[None]), 0
+            best = last.ras_to_camera[0]
+            minima[0] = best, minima[0][1]
         return Found(
             best,
             objective.correlations(best),
@@ -186,7 +197,8 @@ class Descent:
         )
 
     def _solve(self, number: int, objective: RigidObjective, poses: Array) -> Solution:
-        level = self.plan[number]
+        level = self.plan[number] if number < len(self.plan) else self.finish
+        assert level is not None
         return solve(
             objective,
             poses,
@@ -199,7 +211,7 @@ class Descent:
 
     def _objective(self, level: Level, small: Sequence[XrayImage], depth: float) -> RigidObjective:
         views = [
-            View.prepare(scatter.removed(xray), level.patch, other, level.robust, self.isolated)
+            View.prepare(scatter.removed(xray), level.patch, other, level.robust, self.isolated, level.detail)
             for scatter, xray, other in zip(self._scatter, small, self.relative, strict=True)
         ]
         pixel = max(max(v.carm.pixel_spacing) * depth / v.carm.source_to_detector for v in views)

@@ -99,13 +99,13 @@ def smooth(image: NDArray, sigma: float) -> NDArray[np.float32]:
     Averages over cells half a sigma wide are spread back by a Gaussian, as products with thin matrices: these stay
     below the size at which BLAS starts threads, whose waiting costs more than the product.
     """
-    (gather_v, spread_v), (gather_u, spread_u) = (_blur_matrices(length, float(sigma)) for length in image.shape)
+    (gather_v, spread_v), (gather_u, spread_u) = (blur_matrices(length, float(sigma)) for length in image.shape)
     cells = gather_v @ np.asarray(image, np.float32) @ gather_u.T
     return spread_v @ cells @ spread_u.T
 
 
 @lru_cache(maxsize=32)
-def _blur_matrices(length: int, sigma: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def blur_matrices(length: int, sigma: float) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Gather (cells, length) and spread (length, cells) of a blur along one axis."""
     cells = int(np.clip(np.ceil(2 * length / sigma), 2, length))
     pixels = (np.arange(length) + 0.5) / length * cells

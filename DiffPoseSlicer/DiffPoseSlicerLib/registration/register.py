@@ -18,7 +18,7 @@ from ..geometry.coordinates import transform_points
 from ..geometry.pose import Pose, view_rotation
 from ..geometry.se3 import Array, inverse
 from . import starts as start_poses
-from .descent import ISOLATED_PLAN, PLAN, Descent, Level, Pace
+from .descent import FINISH, ISOLATED_PLAN, PLAN, Descent, Level, Pace
 from .evidence import CutPrism, cut_prisms
 from .orientation import POOR, orientation_warnings
 from .result import NOT_CALIBRATED, Hypothesis, Progress, RegistrationResult
@@ -135,6 +135,7 @@ class Registrar:
             self.isolated,
             Pace(on_progress, cancel, budget),
             Prior(candidates[0], _PRIOR) if self.isolated and start == "pose" else None,
+            None if plan or self.isolated else FINISH,
         )
         found = run.descend(candidates)
         best = found.ras_to_camera

@@ -72,6 +72,24 @@ class Patches:
         index = self.pixels.astype(int)
         return image[index[:, 1], index[:, 0]].reshape(self.count, self.size)
 
+    def block(self, values: Float) -> Float:
+        """Values in patches as the part of the image they tile: (B, P * K, ...) -> (B, rows, columns, ...)."""
+        rows, columns, side = self._tiling()
+        shaped = values.reshape(len(values), rows, columns, side, side, *values.shape[2:])
+        return np.swapaxes(shaped, 2, 3).reshape(len(values), rows * side, columns * side, *values.shape[2:])
+
+    def unblock(self, block: Float) -> Float:
+        """The reverse: (B, rows, columns, ...) -> (B, P * K, ...)."""
+        rows, columns, side = self._tiling()
+        shaped = block.reshape(len(block), rows, side, columns, side, *block.shape[3:])
+        return np.swapaxes(shaped, 2, 3).reshape(len(block), -1, *block.shape[3:])
+
+    def _tiling(self) -> tuple[int, int, int]:
+        """Patches along rows and columns, and a patch's side."""
+        side = round(self.size**0.5)
+        columns = round((self.pixels[:, 0].max() - self.pixels[:, 0].min() + 1) / side)
+        return self.count // columns, columns, side
+
 
 @dataclass(frozen=True)
 class Terms:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from ..geometry.coordinates import transform_points
 from ..geometry.se3 import Array, inverse, so3_log
+from .detail import Detail
 from .evidence import CutPrism, ray_weights
 from .intensity import Scatter, fit_scatter
 from .similarity import LocalCorrelation, Patches, Terms, Weights, noise_level
@@ -31,6 +32,7 @@ class View:
         correlation: the X-ray's side of the comparison.
         points: (N, 3) detector points of the pixels, camera frame, mm.
         from_first: (4, 4) x_cam(this view) = from_first @ x_cam(first view).
+        detail: what both images and the derivatives are filtered by, or None.
     """
 
     carm: CArm
@@ -38,16 +40,21 @@ class View:
     correlation: LocalCorrelation
     points: Array
     from_first: Array
+    detail: Detail | None = None
 
     @classmethod
-    def prepare(cls, small: XrayImage, patch: int, from_first: Array, robust: bool, isolated: bool) -> View:
-        """An X-ray, already reduced to the resolution wanted, cut into patches."""
+    def prepare(
+        cls, small: XrayImage, patch: int, from_first: Array, robust: bool, isolated: bool, sigma: float = 0.0
+    ) -> View:
+        """An X-ray, already reduced to the resolution wanted, cut into patches; with `sigma`, its fine detail only."""
         patches = Patches.tile(small.carm.image_size, patch)
         mask = np.ones(small.pixels.shape, np.float32) if small.mask is None else small.mask.astype(np.float32)
-        correlation = LocalCorrelation(
-            patches.take(small.pixels), patches.take(mask), noise_level(small.pixels), robust, isolated
-        )
-        return cls(small.carm, patches, correlation, small.carm.detector_points(patches.pixels), from_first)
+        pixels, counts, noise = patches.take(small.pixels), patches.take(mask), noise_level(small.pixels)
+        detail = Detail(patches, counts, sigma) if sigma else None
+        if detail:
+            pixels = detail(pixels.reshape(1, -1)).reshape(pixels.shape)
+        correlation = LocalCorrelation(pixels, counts, noise, robust, isolated)
+        return cls(small.carm, patches, correlation, small.carm.detector_points(patches.pixels), from_first, detail)
 
 
 def window(xray: XrayImage, corners: Array, camera_from_ras: Array, margin: float = 0.1) -> XrayImage:
@@ -198,4 +205,6 @@ class RigidObjective:
         images, jacobians = self.projector.project(
             view.carm, camera_to_ras, pixels=view.patches.pixels, center=self.center, jacobian=True
         )
+        if view.detail:
+            images, jacobians = view.detail(images), view.detail(jacobians)
         return view.correlation(images, jacobians, self._missing(view, camera_to_ras), held)
