@@ -79,6 +79,21 @@ def test_a_search_needs_no_start(files, tmp_path):
     assert json.loads(figures.read_text())["views"][0]["mTRE"] < 1.0
 
 
+def test_a_region_of_the_ct_registers_in_the_coordinates_of_the_whole(files, small_ct, tmp_path, capsys):
+    truth = files / "dicom" / "truth_000.json"
+    command = ["register", files / "ct.nii.gz", files / "dicom" / "xray_000.dcm", "--start", f"pose:{truth}"]
+    low, high = small_ct.center - [100, 90, 140], small_ct.center + [110, 100, 150]
+    result, figures = tmp_path / "result.json", tmp_path / "figures.json"
+    assert run(*command, "--body", "--region", *low, *high, "-o", result) == 0
+    data = json.loads(result.read_text())
+    np.testing.assert_allclose(data["center"], small_ct.center)  # never of a crop
+    assert run("evaluate", result, "--truth", truth, "-o", figures) == 0
+    assert json.loads(figures.read_text())["views"][0]["mTRE"] < 3.0
+    capsys.readouterr()
+    assert run(*command, "--region", 900, 900, 900, 950, 950, 950, "-o", result) == 2
+    assert "outside the CT" in capsys.readouterr().err
+
+
 def test_landmarks_and_dicom_angles_start_a_registration(files, small_ct, tmp_path):
     truth = Pose.read(files / "dicom" / "truth_000.json")
     rng = np.random.default_rng(2)

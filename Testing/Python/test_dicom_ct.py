@@ -259,6 +259,8 @@ def test_air_and_couch_are_cropped_without_moving_a_coordinate():
     centres = transform_points(small.affine, np.argwhere(small.hu == 30)[:, ::-1])
     expected = transform_points(affine, np.argwhere(hu == 30)[:, ::-1])
     np.testing.assert_allclose(centres, expected, atol=1e-9)
+    hu[20:50, 40:56, 66:76] = 30  # an arm or the other leg is no couch
+    assert (CTVolume.from_array(hu, affine).without_air(margin=4).hu == 30).sum() == (hu == 30).sum()
     air = CTVolume.from_array(np.full((9, 9, 9), -1000, np.int16), affine)
     assert air.without_air() is air
 

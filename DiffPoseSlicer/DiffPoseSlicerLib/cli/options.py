@@ -129,6 +129,27 @@ def read_ct(path: str) -> CTVolume:
     return CTVolume.read(path)
 
 
+def add_crop(parser: argparse.ArgumentParser) -> None:
+    """--region and --body: what of the CT is used. No coordinate moves, and the default centre stays the whole CT's."""
+    parser.add_argument(
+        "--region",
+        type=_number,
+        nargs=6,
+        metavar=("R", "A", "S", "R", "A", "S"),
+        help="use only what of the CT lies between two corners, RAS mm",
+    )
+    parser.add_argument(
+        "--body", action="store_true", help="leave out the air around the body, and the couch where it sticks out"
+    )
+
+
+def cropped(ct: CTVolume, args: argparse.Namespace) -> CTVolume:
+    """What of a CT the options of :func:`add_crop` leave. Raises InputError."""
+    if args.region is not None:
+        ct = ct.region(args.region[:3], args.region[3:])
+    return ct.without_air() if args.body else ct
+
+
 def output_file(path: str, endings: tuple[str, ...]) -> Path:
     """A file to be written, checked before any work is done: its folder exists, its ending is known.
 

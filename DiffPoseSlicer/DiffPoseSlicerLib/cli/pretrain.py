@@ -22,6 +22,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     options.add_carm(parser, required=False)
     options.add_view(parser)
     options.add_range(parser)
+    options.add_crop(parser)
     parser.add_argument("--preset", choices=PRESETS, default="standard", help="how long to train (default standard)")
     parser.add_argument("--seed", type=options.seed, default=0, metavar="S", help="of the training (default 0)")
     parser.add_argument("-o", "--output", metavar="JOBDIR", help="the job folder; a stopped job in it is gone on with")
@@ -72,7 +73,7 @@ def _job_folder(args: argparse.Namespace) -> Path:
     folder = options.output_folder(args.output, own="job.json")
     carm, ct = options.read_carm(args.carm), options.read_ct(args.ct)
     job = make_job(
-        ct,
+        options.cropped(ct, args),
         carm,
         args.view,
         out=folder,
@@ -80,7 +81,7 @@ def _job_folder(args: argparse.Namespace) -> Path:
         translation=args.translation,
         lao_rao=args.lao_rao,
         cran_caud=args.cran_caud,
-        center=args.center,
+        center=ct.center if args.center is None else args.center,
         preset=args.preset,
         seed=args.seed,
         device=args.device,

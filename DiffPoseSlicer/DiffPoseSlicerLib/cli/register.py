@@ -50,6 +50,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     )
     options.add_view(parser, default=None)
     options.add_range(parser, None, None)
+    options.add_crop(parser)
     parser.add_argument("-o", "--output", required=True, metavar="F", help="result.json")
     parser.add_argument("--overlay", metavar="PNG", help="write the X-rays with the edges of the rendered ones")
     parser.add_argument("--report", metavar="HTML", help="write a page of the registration for the patient's file")
@@ -67,12 +68,13 @@ def run(args: argparse.Namespace) -> None:
     xrays = read_xrays(args.xrays, args.carm)
     if args.orientation:
         xrays = [xray.reoriented(*args.orientation) for xray in xrays]
-    ct = options.read_ct(args.ct)
-    start = _start(kind, file, xrays, ct.center if args.center is None else args.center, args.view)
+    whole = options.read_ct(args.ct)
+    ct, isocentre = options.cropped(whole, args), whole.center if args.center is None else args.center
+    start = _start(kind, file, xrays, isocentre, args.view)
     for note in _notes(start, ct):
         print(f"Note: {note}", file=sys.stderr)
     given = {"view": args.view, "rotation": args.rotation, "translation": args.translation}
-    center = start.center if args.center is None and hasattr(start, "hypotheses") else args.center
+    center = start.center if args.center is None and hasattr(start, "hypotheses") else isocentre
     with ProgressLine() as line:
         result = (register if args.method == "ours" else _first_order)(
             ct,

@@ -210,17 +210,19 @@ class CTVolume:
     def without_air(self, margin: float = 10.0) -> CTVolume:
         """Without the air, and the couch where it sticks out, around the body; `margin` mm of it stay.
 
-        For speed: no voxel that stays moves. The body is the largest connected piece of tissue at about 8 mm, where a
-        couch's thin shell has averaged away.
+        For speed: no voxel that stays moves. The body is what is connected at about 8 mm, where a couch's thin shell
+        has averaged away: the largest piece of tissue and those of at least a twentieth of it (an arm, the other leg).
         """
         import SimpleITK as sitk
 
         grid = self.level(8.0)
         tissue = sitk.GetImageFromArray((grid.mu > MU_WATER * 0.6).astype(np.uint8))
         labels = sitk.GetArrayFromImage(sitk.RelabelComponent(sitk.ConnectedComponent(tissue)))
-        if not (labels == 1).any():
+        sizes = np.bincount(labels.ravel())[1:]
+        if not sizes.size:
             return self
-        found = np.argwhere(labels == 1)[:, ::-1]
+        kept = np.flatnonzero(sizes >= sizes[0] / 20).max() + 1  # labels go by size
+        found = np.argwhere((labels > 0) & (labels <= kept))[:, ::-1]
         ratio = grid.spacing / self.spacing
         size = np.array(self.hu.shape[::-1])
         extra = margin / self.spacing
