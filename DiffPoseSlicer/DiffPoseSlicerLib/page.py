@@ -23,7 +23,8 @@ _MARKS = ("circle", "square", "triangle", "diamond")
 STYLE = (
     "body{font:15px system-ui,sans-serif;max-width:56em;margin:2em auto;padding:0 1em;color:#222;background:#fff}"
     "table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #bbb;padding:.3em .7em;text-align:right}"
-    "th{background:#f3f3f3;font-weight:600}td{white-space:nowrap}td:first-child{text-align:left}"
+    "th{background:#f3f3f3;font-weight:600}td{white-space:nowrap}"
+    "td:first-child{text-align:left;white-space:normal}"
     "table.facts td{text-align:left;white-space:normal}table.facts td:first-child{white-space:nowrap}"
     f".yes{{color:{GOOD}}}.no{{color:#a84a00}}svg{{display:block;margin:1em 0;max-width:100%;height:auto}}"
     "figure{display:inline-block;margin:.5em .7em .5em 0;vertical-align:top;max-width:48%}"

@@ -20,15 +20,15 @@ from DiffPoseSlicerLib.studies.study_page import summary_lines, write_study_page
 
 NEEDS_PEERS = False
 LOSSES = ("landmark", "geodesic_log", "double_geodesic", "geodesic")
-# One stage of Adam: the base that each ablation changes in one respect.
+# One stage of Adam on twists (se3) and multiscale correlation: the base that each ablation changes in one respect.
 ADAM = {"use": "first-order", "pixels": [96], "iterations": 150}
 
 
 def methods(network_seconds: float = 0.0) -> dict[str, dict]:
     """Name -> settings of everything that is compared."""
-    found: dict[str, dict] = {"adam (base: se3, multiscale, 96 px)": dict(ADAM)}
+    found: dict[str, dict] = {"adam": dict(ADAM)}
     found |= {f"adam, {name}": {**ADAM, "parameterisation": name} for name in PARAMETERISATIONS if name != "se3"}
-    found |= {f"adam, {name} ncc": {**ADAM, "score": name} for name in SCORES if name != "multiscale"}
+    found |= {f"adam, score {name}": {**ADAM, "score": name} for name in SCORES if name != "multiscale"}
     found |= {f"adam, {count} patches": {**ADAM, "patches": count} for count in (10, 40)}
     found |= {f"adam, {pixels} px": {**ADAM, "pixels": [pixels]} for pixels in (48, 192)}
     found["ours, start alone"] = {"use": "ours-single"}

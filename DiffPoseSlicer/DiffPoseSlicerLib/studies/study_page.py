@@ -22,6 +22,8 @@ from .run import pose_of
 Row = dict[str, Any]
 _THRESHOLDS = np.geomspace(0.1, 100, 61)
 _WORST = 2
+# Bands of more lines than these hide each other.
+_BANDS = 4
 
 
 def write_study_page(path: Path, study: Study, folder: Path, rows: list[Row], pictures: bool = True) -> None:
@@ -34,7 +36,8 @@ def study_page(study: Study, folder: Path, rows: list[Row], pictures: bool = Tru
     names = [name for name in study.methods if any(row["method"] == name for row in rows)]
     expected = sum(len(study.methods_of(case)) for case in study.all_cases())
     unfinished = f'<p class="no">Not finished: {len(rows)} of {expected} results.</p>' if len(rows) < expected else ""
-    parts = [unfinished, _what(study, rows), "<h2>By method</h2>", _summary(study, rows, names)]
+    methods = facts([(name, _about(study, name)) for name in names])
+    parts = [unfinished, _what(study, rows), "<h2>By method</h2>", methods, _summary(study, rows, names)]
     parts += [
         "<p>Success is an mTRE below the limit; the interval is Wilson's, 95 %. mTRE: mean distance of 50 points about "
         "the CT's centre, in the camera's frame. mRPD: mean distance of the points from the rays through where the "
@@ -102,7 +105,6 @@ def _what(study: Study, rows: list[Row]) -> str:
             "own": "simulated by our own renderer, with scatter and noise: not independent of the registration",
         }[study.simulator]
     )
-    methods = "; ".join(f"{name}: {_about(study, name)}" for name in study.methods)
     starts = ", ".join(f"{name} (±{d:g}°, ±{mm:g} mm)" for name, (d, mm) in study.starts.items())
     checked = [row["reprojection"] for row in rows if row.get("reprojection") is not None]
     check = (
@@ -116,7 +118,6 @@ def _what(study: Study, rows: list[Row]) -> str:
             ("Views and factors", f"{', '.join(study.views)}; {', '.join(study.factors)}"),
             ("Poses", f"within ±{_three(study.rotation)} degrees and ±{_three(study.translation)} mm of the view"),
             ("Starts", starts),
-            ("Methods", methods),
             ("Limits", "1 mm" + "".join(f"; {ct} {mm:g} mm" for ct, mm in study.limits.items() if ct in study.cts)),
         ]
     )
@@ -180,16 +181,10 @@ def _capture(study: Study, rows: list[Row], names: list[str]) -> str:
         judged = [0.0 if _good(study, row) else 2.0 for row in own]
         bins = capture_range([row["startMtre"] for row in own], judged, 1.0, edges)
         intervals = [wilson_interval(good, count) for _, _, good, count in bins]
-        lines.append(
-            Line(
-                name,
-                [(low + high) / 2 for low, high, _, _ in bins],
-                [good / count for _, _, good, count in bins],
-                [low for low, _ in intervals],
-                [high for _, high in intervals],
-                marks=True,
-            )
-        )
+        middles = [(low + high) / 2 for low, high, _, _ in bins]
+        shares = [good / count for _, _, good, count in bins]
+        lows, highs = ([interval[end] for interval in intervals] if len(names) <= _BANDS else None for end in (0, 1))
+        lines.append(Line(name, middles, shares, lows, highs, marks=True))
     ticks = np.round(edges).tolist()
     return "<h2>From how far off</h2>" + plot(
         lines,
