@@ -63,7 +63,14 @@ PLAN = (
     Level(32, 32, 1.25, 12, 4, tolerance=1e-2, margin=4.0, narrow=(4, 10), robust=False),
     Level(64, 16, 1.25, 10, 2, tolerance=5e-3, margin=2.0, narrow=(4, 2), scatter=4),
     Level(128, 16, 1.25, 8, 2, margin=1.5, narrow=(2, 1), scatter=1),
-    Level(128, 16, 0.75, 8, 2),
+    Level(128, 8, 0.75, 8, 2),
+)
+# A second look where the first ended in a poor fit: more basins are followed for longer.
+CAREFUL_PLAN = (
+    Level(32, 32, 1.25, 16, 10, tolerance=3e-3, margin=6.0, narrow=(6, 24), robust=False),
+    Level(64, 16, 1.25, 12, 4, tolerance=5e-3, margin=2.5, narrow=(5, 4), scatter=4),
+    Level(128, 16, 1.25, 8, 2, margin=1.5, narrow=(3, 2), scatter=1),
+    Level(128, 8, 0.75, 10, 2),
 )
 # Then the best pose is settled on fine detail.
 FINISH = Level(128, 16, 0.75, 6, 1, detail=2.0)

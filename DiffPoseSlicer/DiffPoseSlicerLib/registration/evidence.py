@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 # Voxels above this (about -500 HU) are tissue: half the attenuation of water at the energies of interest.
 _TISSUE = 0.01
 # A ray that misses less tissue than this (mm) keeps part of its weight: the weight falls linearly from 1 to 0.
-_TOLERANCE_MM = 20.0
+_TOLERANCE_MM = 12.0
 # Cosine between ray and face normal up to which a face is seen from the side, and from which rays leave through it.
 _ASIDE, _THROUGH = 0.6, 0.85
 

@@ -18,9 +18,9 @@ from ..geometry.coordinates import transform_points
 from ..geometry.pose import Pose, view_rotation
 from ..geometry.se3 import Array, inverse
 from . import starts as start_poses
-from .descent import FINISH, ISOLATED_PLAN, PLAN, Descent, Level, Pace
+from .descent import CAREFUL_PLAN, FINISH, ISOLATED_PLAN, PLAN, Descent, Level, Pace
 from .evidence import CutPrism, cut_prisms
-from .orientation import POOR, orientation_warnings
+from .orientation import orientation_warnings
 from .result import NOT_CALIBRATED, Hypothesis, Progress, RegistrationResult
 from .versions import versions
 from .views import Prior, window
@@ -35,8 +35,10 @@ if TYPE_CHECKING:
 _SPREAD = (24, 15.0, 30.0)
 # A second look farther around, where the first ended in a poor fit: count, degrees, mm.
 _SECOND_LOOK = (96, 30.0, 60.0)
-# Starts of a search over a view's whole range.
-_SEARCH_COUNT = 192
+# Starts of a search over a view's whole range, and of a second one where the first ended in a poor fit.
+_SEARCH_COUNT, _SEARCH_AGAIN = 192, 384
+# Agreement of all pixels (see `similarity.Terms.score`) below which a second look is taken.
+_DOUBTFUL = 0.93
 # A single bone is held near a start that was given: 10 degrees, 10 mm, or 25 mm in depth cost 0.02 of correlation.
 _PRIOR = 0.02 / np.array([np.deg2rad(10.0)] * 3 + [10.0, 10.0, 25.0]) ** 2
 # Half-ranges of a search where none are given, per camera axis, degrees and mm.
@@ -237,9 +239,14 @@ def register(
     began = time.perf_counter()
     settings: dict[str, Any] = {"relative": relative, "nominal": nominal, "on_progress": on_progress, "cancel": cancel}
     result = registrar.register(xrays, candidates, start=word, budget=budget, **settings)
-    if budget is None and word != "search" and not registrar.isolated and min(result.similarities) < POOR:
-        farther = start_poses.spread(candidates[0], registrar.center, *_SECOND_LOOK)
-        again = registrar.register(xrays, farther, start=word, **settings)
+    if budget is None and not registrar.isolated and result.hypotheses[0].similarity < _DOUBTFUL:
+        if word == "search":
+            more = start_poses.search(
+                nominal.ras_to_camera, registrar.center, _SEARCH_AGAIN, rotation, translation, skip=_SEARCH_COUNT
+            )
+        else:
+            more = start_poses.spread(candidates[0], registrar.center, *_SECOND_LOOK)
+        again = registrar.register(xrays, more, start=word, plan=CAREFUL_PLAN, **settings)
         result = max(result, again, key=lambda r: r.hypotheses[0].similarity)
     if budget is None:
         others = [np.eye(4)] * len(xrays) if relative is None else relative

@@ -24,6 +24,9 @@ Float = NDArray[np.floating]
 _FLAT = 0.01
 # A patch's weight grows with its contrast up to this fraction of the whole image's contrast.
 _FULL_CONTRAST = 0.5
+# Misfit that is left at the true pose even without noise, as a part of a patch's contrast: noise well below it does
+# not matter.
+_MISMATCH = 0.3
 # Residuals (in patch standard deviations) are never called outliers below this scale.
 _SMALLEST_SCALE = 0.05
 # A pixel keeps a quarter of its say when its residual is this many robust scales. Smaller numbers slow convergence, for
@@ -33,7 +36,7 @@ _OUTLIER = 3.0
 _RANKING_SCALE = 0.25
 # What a pixel that cannot be compared adds to the bounded misfit of a pose: a little, or poses that move the CT until
 # hardly anything is left to compare would rank first.
-_UNSEEN = 0.05
+_UNSEEN = 0.12
 # Rounds of weights from residuals and residuals from weights.
 _REWEIGHTINGS = 3
 
@@ -155,26 +158,31 @@ class LocalCorrelation:
     Args:
         fixed: (P, K) X-ray values (bone bright).
         mask: (P, K) 1 where a pixel counts, 0 where it does not.
-        noise: standard deviation of the X-ray's noise in its own units: flat patches of pure noise get no weight.
+        noise: (P, K) or one standard deviation of the X-ray's noise in its own units: a patch counts by its contrast
+            over its noise, and pure noise gets no weight.
         robust: whether pixels that do not fit lose their say (iteratively reweighted, Geman-McClure).
         isolated: the rendered image shows one structure of several: patches where it shows nothing have no say.
     """
 
     def __init__(
-        self, fixed: Float, mask: Float, noise: float = 0.0, robust: bool = True, isolated: bool = False
+        self, fixed: Float, mask: Float, noise: Float | float = 0.0, robust: bool = True, isolated: bool = False
     ) -> None:
         self.fixed = np.ascontiguousarray(fixed, np.float32)
         self.mask = np.ascontiguousarray(mask, np.float32)
-        self.noise, self.robust, self.isolated = float(noise), robust, isolated
+        self.robust, self.isolated = robust, isolated
         total = max(float(self.mask.sum()), 1.0)
         mean = float((self.mask * self.fixed).sum()) / total
         self.contrast = float(np.sqrt((self.mask * (self.fixed - mean) ** 2).sum() / total)) + 1e-12
         # Pixels that do not count take their patch's mean: not even an extreme value leaks through a tiny weight.
         _, patch_mean, _ = _moments(self.mask + np.float32(1e-6), np.where(self.mask > 0, self.fixed, 0))
         self.fixed = np.where(self.mask > 0, self.fixed, patch_mean)
-        _, _, self._fixed_variance = _moments(self.mask + np.float32(1e-6), self.fixed)
+        _, _, variance = _moments(self.mask + np.float32(1e-6), self.fixed)
+        _, noise_square, _ = _moments(self.mask + np.float32(1e-6), np.broadcast_to(np.square(noise), self.fixed.shape))
+        clear = np.maximum(variance - noise_square, 0)
+        self._signal = np.minimum(np.sqrt(clear) / (_FULL_CONTRAST * self.contrast), 1)
+        self._signal = self._signal * clear / (clear + noise_square / _MISMATCH**2 + 1e-12)
 
-    def like(self, fixed: Float, noise: float) -> LocalCorrelation:
+    def like(self, fixed: Float, noise: Float | float) -> LocalCorrelation:
         """The same comparison with another X-ray's values."""
         return LocalCorrelation(fixed, self.mask, noise, self.robust, self.isolated)
 
@@ -207,9 +215,8 @@ class LocalCorrelation:
         now = _Compared(a, self.fixed, weight, *flat)
 
         # A patch counts by its contrast over noise, free of the image's scale, and by how much of it may be seen.
-        signal = np.sqrt(np.maximum(self._fixed_variance - self.noise**2, 0)) / (_FULL_CONTRAST * self.contrast)
         seen = base.sum(-1, keepdims=True)
-        importance = np.minimum(signal, 1) * np.minimum(seen / (0.3 * size), 1) * size  # (B, P, 1)
+        importance = self._signal * np.minimum(seen / (0.3 * size), 1) * size  # (B, P, 1)
         gate = None
         if self.isolated:
             # Where the structure is seen at the start: patches it leaves must count, or it would leave them all.
@@ -219,7 +226,7 @@ class LocalCorrelation:
         unseen = 0.0
         if extra is not None:
             everything = np.minimum((self.mask.sum(-1, keepdims=True) + 1e-6) / (0.3 * size), 1)
-            everything = float((np.minimum(signal, 1) * everything).sum()) * size
+            everything = float((self._signal * everything).sum()) * size
             unseen = np.clip(1 - evidence / max(everything, 1e-9), 0, 1)
         share = importance / np.maximum(evidence, 1e-9)[:, None, None]
         # A patch weighs in as a whole by the part of its pixels that still has a say.
@@ -298,10 +305,36 @@ def noise_level(image: Float) -> float:
     image = np.asarray(image, float)
     if min(image.shape) < 8:
         return 0.0
+    return float(np.median(np.abs(_laplacian(image))) / 0.6745 / 6)
+
+
+def noise_map(image: Float, mask: NDArray[np.bool_] | None = None, bins: int = 8) -> NDArray[np.float32]:
+    """Standard deviation of the noise of each pixel (rows, columns), taken to depend on the pixel's value.
+
+    Where little comes through, few photons and coarse grey levels make an attenuation image noisy.
+    """
+    image = np.asarray(image, float)
+    if min(image.shape) < 8:
+        return np.zeros(image.shape, np.float32)
+    rough = np.zeros_like(image)
+    rough[1:-1, 1:-1] = np.abs(_laplacian(image))
+    counts = np.ones(image.shape, bool) if mask is None else np.asarray(mask, bool).copy()
+    counts[[0, -1]] = counts[:, [0, -1]] = False
+    if counts.sum() < 16 * bins:
+        return np.full(image.shape, noise_level(image), np.float32)
+    values, roughness = image[counts], rough[counts]
+    edges = np.quantile(values, np.linspace(0, 1, bins + 1))
+    place = np.clip(np.searchsorted(edges, values, "right") - 1, 0, bins - 1)
+    filled = [n for n in range(bins) if (place == n).any()]
+    sigma = [float(np.median(roughness[place == n])) / 0.6745 / 6 for n in filled]
+    middle = [float(np.median(values[place == n])) for n in filled]
+    return np.interp(image, middle, sigma).astype(np.float32)
+
+
+def _laplacian(image: NDArray[np.float64]) -> NDArray[np.float64]:
     c = image[1:-1]
     middle = image[:-2] - 2 * c + image[2:]
-    laplacian = middle[:, :-2] - 2 * middle[:, 1:-1] + middle[:, 2:]
-    return float(np.median(np.abs(laplacian)) / 0.6745 / 6)
+    return middle[:, :-2] - 2 * middle[:, 1:-1] + middle[:, 2:]
 
 
 def _moments(weight: Float, values: Float) -> tuple[Float, Float, Float]:

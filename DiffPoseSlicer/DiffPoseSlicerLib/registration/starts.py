@@ -24,14 +24,17 @@ def spread(ras_to_camera: Array, center: Array, count: int, degrees: float, mm: 
     return turned(ras_to_camera, center, offsets)
 
 
-def search(ras_to_camera: Array, center: Array, count: int, rotation: ArrayLike, translation: ArrayLike) -> Array:
+def search(
+    ras_to_camera: Array, center: Array, count: int, rotation: ArrayLike, translation: ArrayLike, skip: int = 0
+) -> Array:
     """Starts covering a view's range evenly: (count, 4, 4).
 
     Args:
         rotation, translation: (3,) half-ranges per camera axis in degrees and mm.
+        skip: starts of the same even sequence that were tried before.
     """
     half = np.concatenate([np.deg2rad(np.broadcast_to(rotation, 3)), np.broadcast_to(translation, 3)])
-    return turned(ras_to_camera, center, box(count) * half)
+    return turned(ras_to_camera, center, box(skip + count)[skip:] * half)
 
 
 def turned(ras_to_camera: Array, center: Array, offsets: Array) -> Array:

@@ -14,7 +14,7 @@ from ..geometry.se3 import Array, inverse, so3_log
 from .detail import Detail
 from .evidence import CutPrism, ray_weights
 from .intensity import Scatter, fit_scatter
-from .similarity import LocalCorrelation, Patches, Terms, Weights, noise_level
+from .similarity import LocalCorrelation, Patches, Terms, Weights, noise_map
 
 if TYPE_CHECKING:
     from ..geometry.carm import CArm
@@ -49,7 +49,8 @@ class View:
         """An X-ray, already reduced to the resolution wanted, cut into patches; with `sigma`, its fine detail only."""
         patches = Patches.tile(small.carm.image_size, patch)
         mask = np.ones(small.pixels.shape, np.float32) if small.mask is None else small.mask.astype(np.float32)
-        pixels, counts, noise = patches.take(small.pixels), patches.take(mask), noise_level(small.pixels)
+        pixels, counts = patches.take(small.pixels), patches.take(mask)
+        noise = patches.take(noise_map(small.pixels, small.mask))
         detail = Detail(patches, counts, sigma) if sigma else None
         if detail:
             pixels = detail(pixels.reshape(1, -1)).reshape(pixels.shape)
@@ -89,10 +90,17 @@ def window(xray: XrayImage, corners: Array, camera_from_ras: Array, margin: floa
 
 
 def reduced(xray: XrayImage, long_side: int) -> XrayImage:
-    """The X-ray with at most `long_side` pixels along its longer side."""
+    """The X-ray with at most `long_side` pixels along its longer side.
+
+    Means are taken of the transmission, as a detector with larger pixels would: noise biases a mean of logarithms.
+    """
     rows, columns = xray.carm.image_size
     factor = min(1.0, long_side / max(rows, columns))
-    return xray if factor == 1 else xray.resized(max(round(rows * factor), 2), max(round(columns * factor), 2))
+    if factor == 1:
+        return xray
+    through = replace(xray, pixels=np.exp(-xray.pixels))
+    small = through.resized(max(round(rows * factor), 2), max(round(columns * factor), 2))
+    return replace(small, pixels=-np.log(np.maximum(small.pixels, np.float32(1e-9))))
 
 
 @dataclass(frozen=True)
@@ -190,7 +198,9 @@ class RigidObjective:
 
         def agreement(scatter: Scatter) -> float:
             pixels = scatter.removed(xray).pixels
-            correlation = view.correlation.like(view.patches.take(pixels), noise_level(pixels))
+            correlation = view.correlation.like(
+                view.patches.take(pixels), view.patches.take(noise_map(pixels, xray.mask))
+            )
             return float(correlation(rendered, None, extra).score[0])
 
         return fit_scatter(agreement, before)
