@@ -17,7 +17,10 @@ from DiffPoseSlicerLib.registration.descent import PLAN
 from DiffPoseSlicerLib.registration.evidence import cut_prisms, ray_weights
 from DiffPoseSlicerLib.registration.intensity import Scatter, smooth
 from DiffPoseSlicerLib.registration.register import Registrar, register
-from DiffPoseSlicerLib.registration.similarity import LocalCorrelation, Patches
+from DiffPoseSlicerLib.registration.similarity import LocalCorrelation, Patches, Terms, Weights
+from DiffPoseSlicerLib.registration.solver import solve
+from DiffPoseSlicerLib.registration.starts import search
+from DiffPoseSlicerLib.registration.views import reduced
 from DiffPoseSlicerLib.rendering.renderer import Projector
 
 # Not square, off centre.
@@ -132,6 +135,45 @@ def test_a_scan_cut_on_all_sides_is_registered(small_ct, projector):
     start = offset_start(truth, small_ct.center, np.random.default_rng(3), 10, 20)
     result = register(short, _xray(projector, truth), start, device="cpu")
     assert mtre(result.pose, truth, default_points(small_ct.center)) < 2
+
+
+def test_a_step_that_brings_unexplained_pixels_into_play_is_refused():
+    """Held weights know nothing of rays that leave the CT as the pose moves; the agreement of all pixels does."""
+
+    class Drifting:
+        center = np.zeros(3)
+
+        def evaluate(self, poses, held):
+            x = poses[:, 0, 3]
+            ones = np.ones(len(x))
+            weights = Weights(*(np.ones((len(x), 1, 1), np.float32),) * 3)
+            gradient = np.zeros((len(x), 6))
+            gradient[:, 3] = -1.0
+            # Under held weights farther is always better, by all pixels it is worse.
+            judged = 1 - 0.1 * x
+            return Terms(
+                judged, ones, ones, 1 - 0.01 * x, gradient, np.tile(np.eye(6), (len(x), 1, 1)), [weights], ones
+            )
+
+    assert solve(Drifting(), np.eye(4)[None], 10).ras_to_camera[0, 0, 3] < 0.2
+
+
+def test_an_xray_is_reduced_as_a_detector_with_larger_pixels_would_see_it():
+    """Photon noise biases a mean of logarithms, and with it depth."""
+    counts = np.random.default_rng(2).poisson(8, (256, 256)).astype(np.uint16)
+    counts[0, 0] = 8000  # white
+    carm = CArm(1020.0, (256, 256), (1.0, 1.0), intensity="transmission")
+    xray = XrayImage.from_array(counts, carm)
+    level = np.median(reduced(xray, 16).pixels)
+    assert level == pytest.approx(np.log(xray.conversion.white / 8), abs=0.02)
+    assert np.median(xray.resized(16, 16).pixels) > level + 0.03
+
+
+def test_a_doubtful_search_looks_again_at_starts_not_tried_yet():
+    first = search(np.eye(4), np.zeros(3), 10, 45, 75)
+    again = search(np.eye(4), np.zeros(3), 10, 45, 75, skip=10)
+    whole = search(np.eye(4), np.zeros(3), 20, 45, 75)
+    np.testing.assert_allclose(np.concatenate([first, again]), whole)
 
 
 def test_poses_that_hide_the_ct_do_not_rank_first(small_ct, projector):

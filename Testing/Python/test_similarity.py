@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from DiffPoseSlicerLib.registration.similarity import LocalCorrelation, Patches, noise_level
+from DiffPoseSlicerLib.registration.similarity import LocalCorrelation, Patches, noise_level, noise_map
 
 
 def _problem(rng: np.random.Generator, batch: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -110,3 +110,22 @@ def test_noise_level_of_a_smooth_image_with_known_noise(sigma: float):
     rng = np.random.default_rng(6)
     v, u = np.mgrid[0:128, 0:128] / 128
     assert noise_level(np.sin(3 * u) + v**2 + sigma * rng.normal(size=(128, 128))) == pytest.approx(sigma, rel=0.1)
+
+
+def test_noise_is_told_apart_by_grey_level():
+    """Where little comes through an attenuation image is noisier: photons, and coarse grey levels."""
+    rng = np.random.default_rng(7)
+    smooth = np.linspace(0, 4, 128)[:, None] + np.zeros(128)
+    noise = noise_map(smooth + np.exp(smooth / 2) * 0.02 * rng.normal(size=smooth.shape))
+    assert noise[20].mean() == pytest.approx(0.02 * np.exp(smooth[20, 0] / 2), rel=0.25)
+    assert noise[110].mean() == pytest.approx(0.02 * np.exp(smooth[110, 0] / 2), rel=0.25)
+
+
+def test_a_noisy_patch_has_less_say_than_a_clear_one():
+    rng = np.random.default_rng(8)
+    xray, image, jacobian = _problem(rng, 1)
+    noise = np.zeros(xray.shape)
+    noise[0] = xray[0].std()
+    even, uneven = (LocalCorrelation(xray, np.ones_like(xray), n)(image, None, None) for n in (0.0, noise))
+    assert even.weights[0].share[0, 0] == pytest.approx(0.25, abs=0.03)
+    assert uneven.weights[0].share[0, 0] < 0.02

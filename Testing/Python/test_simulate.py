@@ -128,3 +128,23 @@ def test_an_overlay_shows_the_xray_in_grey_and_the_edges_in_colour(tmp_path):
     np.testing.assert_array_equal(sitk.GetArrayFromImage(sitk.ReadImage(str(tmp_path / "o.png"))), picture)
     with pytest.raises(OSError, match="cannot be written"):
         write_pixels(tmp_path / "no folder" / "o.png", picture)
+
+
+def test_equalisation_is_that_of_simpleitk():
+    import SimpleITK as sitk
+
+    from DiffPoseSlicerLib.evaluation.stress import _equalise
+
+    v, u = np.mgrid[0:96, 0:80] / 80
+    image = 0.3 + 0.3 * np.sin(9 * u) * np.cos(5 * v) + 0.2 * v
+    image[30:60, 20:30] *= 0.4
+    radius = [10, 12]
+    filtered = sitk.AdaptiveHistogramEqualization(
+        sitk.GetImageFromArray(image.astype(np.float32)), radius, alpha=0.4, beta=0.5
+    )
+    expected = sitk.GetArrayFromImage(filtered)
+    expected = (expected - expected.min()) / (expected.max() - expected.min())
+    off = abs(_equalise(image) - expected)
+    assert off.mean() < 0.01
+    assert off.max() < 0.08
+    assert abs(expected - image / image.max()).mean() > 5 * off.mean()

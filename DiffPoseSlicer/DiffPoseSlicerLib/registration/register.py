@@ -137,7 +137,7 @@ class Registrar:
             self.isolated,
             Pace(on_progress, cancel, budget),
             Prior(candidates[0], _PRIOR) if self.isolated and start == "pose" else None,
-            None if plan or self.isolated else FINISH,
+            None if self.isolated or (plan and plan[-1].pixels < FINISH.pixels) else FINISH,
         )
         found = run.descend(candidates)
         best = found.ras_to_camera

@@ -331,7 +331,7 @@ def noise_map(image: Float, mask: NDArray[np.bool_] | None = None, bins: int = 8
     return np.interp(image, middle, sigma).astype(np.float32)
 
 
-def _laplacian(image: NDArray[np.float64]) -> NDArray[np.float64]:
+def _laplacian(image: Float) -> Float:
     c = image[1:-1]
     middle = image[:-2] - 2 * c + image[2:]
     return middle[:, :-2] - 2 * middle[:, 1:-1] + middle[:, 2:]
