@@ -193,9 +193,9 @@ def _instrument(shape: tuple[int, int], rng: np.random.Generator) -> Image:
 def _equalise(image: Image, alpha: float = 0.4, beta: float = 0.5, bins: int = 128, stride: int = 4) -> Image:
     """Adaptive histogram equalisation with limited contrast, as consoles apply it.
 
-    Stark's transform (IEEE Trans. Image Process. 9, 2000), as SimpleITK's AdaptiveHistogramEqualization computes it, over
-    windows a quarter of the image wide. It is worked out for the windows around every `stride`-th pixel and interpolated
-    between them: some twenty times faster, the same within 3 % everywhere and 0.2 % on average.
+    Stark's transform (IEEE Trans. Image Process. 9, 2000), as SimpleITK's AdaptiveHistogramEqualization computes it,
+    over windows a quarter of the image wide. It is worked out for the windows around every `stride`-th pixel and
+    interpolated between them: some twenty times faster, the same within 3 % everywhere and 0.2 % on average.
     """
     low, high = float(image.min()), float(image.max())
     level = (image - low) / max(high - low, 1e-9) * (bins - 1)
