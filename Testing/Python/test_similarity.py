@@ -123,7 +123,7 @@ def test_noise_is_told_apart_by_grey_level():
 
 def test_a_noisy_patch_has_less_say_than_a_clear_one():
     rng = np.random.default_rng(8)
-    xray, image, jacobian = _problem(rng, 1)
+    xray, image, _ = _problem(rng, 1)
     noise = np.zeros(xray.shape)
     noise[0] = xray[0].std()
     even, uneven = (LocalCorrelation(xray, np.ones_like(xray), n)(image, None, None) for n in (0.0, noise))
