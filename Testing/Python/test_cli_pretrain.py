@@ -80,6 +80,7 @@ def test_ctrl_c_saves_and_the_same_job_goes_on(files, small_ct, tmp_path):
         ("{0}/ct.nii.gz --carm {0}/carm.json -o {0}", "not empty"),
         ("{0}/ct.nii.gz --carm {0}/carm.json -o {1}/job --translation 10 10 5000", "5000"),
         ("{0}/ct.nii.gz --carm {0}/carm.json -o {1}/job --preset slow", "slow"),
+        ("{0}/ct.nii.gz --carm {0}/carm.json -o {1}/job --warm-start {0}", "no finished model"),
         ("{0}/none.nii.gz --carm {0}/carm.json -o {1}/job", "none.nii.gz"),
     ],
 )
@@ -105,3 +106,6 @@ def test_progress_in_words():
     figures = {"step": 12, "secondsLeft": 61.4, "loss": 1.5, "validationMtreMm": 7.24, "imagesPerSecond": 88.8}
     assert words(figures) == "step 12, 61 s left, loss 1.500, validation mTRE 7.2 mm, 89 images/s"
     assert words({"state": "starting"}) == "starting"
+    assert words(figures | {"validationSuccess": 0.975}).endswith("7.2 mm, success 98%, 89 images/s")
+    certifying = {"state": "certifying", "cases": 30, "ofCases": 200, "successRate": 0.9667}
+    assert words(figures | certifying) == "trying the model: 30 of 200 cases, success 97%"

@@ -152,15 +152,35 @@ def test_a_checkpoint_of_another_version_and_a_damaged_one_are_refused_in_words(
     job = order(tmp_path / "job", most_steps=2)
     run_job(job.folder)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoint, "FORMAT", 2)
-        with pytest.raises(InputError, match="an older version of DiffPoseSlicer .format 1, this one reads 2"):
+        patch.setattr(checkpoint, "FORMAT", 1)
+        with pytest.raises(InputError, match="a newer version of DiffPoseSlicer .format 2, this one reads 1"):
             run_job(job.folder)
-        patch.setattr(checkpoint, "MIGRATIONS", {1: lambda tensors, data: (tensors, data)})
-        PoseModel.load(job.folder)
+        patch.setattr(checkpoint, "FORMAT", 3)
+        with pytest.raises(InputError, match="an older version of DiffPoseSlicer .format 2, this one reads 3"):
+            run_job(job.folder)
     path = job.folder / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(InputError, match="checkpoint.safetensors is damaged"):
         run_job(job.folder)
+
+
+def test_a_checkpoint_of_the_first_version_is_gone_on_with(tmp_path):
+    job = order(tmp_path / "job", most_steps=2)
+    run_job(job.folder)
+    for name in ("checkpoint.safetensors", "model.safetensors"):
+        tensors, data = checkpoint.load_checkpoint(job.folder / name)
+        first = {k: v for k, v in data.items() if k not in ("trials", "trialSeconds", "passed", "budget")}
+        old = {"format": "1", "data": json.dumps(first)}
+        (job.folder / name).write_bytes(checkpoint.save(tensors, old))
+    assert PoseModel.load(job.folder).data["step"] == 2
+    order_ = json.loads((job.folder / "job.json").read_text())
+    # Nor did orders know of ending early.
+    for key in ("target", "trial_cases", "similarity_from"):
+        del order_["settings"][key]
+    order_["settings"]["most_steps"] = 5
+    (job.folder / "job.json").write_text(json.dumps(order_))
+    assert run_job(job.folder)["step"] == 5
+    assert "Going on from step 2" in (job.folder / "log.txt").read_text()
 
 
 def test_a_full_disk_is_said_keeps_the_last_checkpoint_and_does_not_stop_the_training(tmp_path, monkeypatch):
@@ -213,6 +233,59 @@ def test_replacing_a_file_is_tried_again_while_a_reader_blocks_it(tmp_path, monk
     monkeypatch.setattr(disk.os, "replace", blocked)
     disk.write_atomically(tmp_path / "a.json", "new")
     assert (tmp_path / "a.json").read_text() == "new" and len(tries) == 3
+
+
+# A GPU's memory ------------------------------------------------------------------------------------------------------
+
+
+def test_a_batch_that_does_not_fit_is_worked_through_in_parts_and_gives_the_same_gradients(tmp_path, monkeypatch):
+    import torch
+
+    from DiffPoseSlicerLib.pretraining.network import PoseNetwork
+
+    job = order(tmp_path / "job", most_steps=2)
+    run_and_save_gradients(str(job.folder), str(tmp_path / "whole.pt"))
+    small = order(tmp_path / "small", most_steps=2)
+    forward, sizes = PoseNetwork.forward, []
+
+    def cramped(self, images):
+        if self.training and len(images) > 4:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        sizes.append(len(images))
+        return forward(self, images)
+
+    monkeypatch.setattr(PoseNetwork, "forward", cramped)
+    run_and_save_gradients(str(small.folder), str(tmp_path / "parts.pt"))
+    assert sizes[:4] == [4, 4, 4, 4], "batches of 16"
+    log = (small.folder / "log.txt").read_text()
+    assert "worked through in 2 parts" in log and "worked through in 4 parts" in log and "8 parts" not in log
+    whole, parts = (torch.load(tmp_path / name, weights_only=True) for name in ("whole.pt", "parts.pt"))
+    for one, other in zip(whole, parts, strict=True):
+        assert torch.allclose(one, other, rtol=1e-3, atol=1e-4 * float(one.abs().max()) + 1e-7)
+    assert read_status(small.folder)["state"] == "done"
+
+
+def test_a_gpu_that_holds_not_even_one_image_leaves_the_work_to_the_cpu(tmp_path, monkeypatch):
+    import torch
+
+    from DiffPoseSlicerLib.pretraining.processes import Processes
+    from DiffPoseSlicerLib.pretraining.trainer import Trainer
+
+    job = order(tmp_path / "job", most_steps=3)
+    real, joined = Trainer._gradients, []
+    join = Processes.join.__func__
+
+    def full_at_first(self, batch):
+        if len(joined) == 1 and self.step == 2:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory.")
+        return real(self, batch)
+
+    monkeypatch.setattr(Trainer, "_gradients", full_at_first)
+    monkeypatch.setattr(Processes, "join", classmethod(lambda cls, device: joined.append(device) or join(cls, device)))
+    assert run_job(job.folder)["state"] == "done"
+    assert joined == ["cpu", "cpu"] and PoseModel.load(job.folder).data["step"] == 3
+    log = (job.folder / "log.txt").read_text()
+    assert "worked through in 16 parts" in log and "going on on the CPU" in log
 
 
 # Processes -----------------------------------------------------------------------------------------------------------
@@ -273,6 +346,29 @@ def test_a_detached_job_survives_kill_9_pauses_goes_on_and_stops(tmp_path):
     assert f"Going on from step {saved['step']}" in log and "Paused" in log and "Stopped" in log
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="kill -9 is POSIX's")
+def test_kills_at_any_instant_lose_no_more_than_the_last_seconds(tmp_path):
+    """Four random kills, from the first instant on; `bench kills` does twenty of a real job."""
+    job = order(tmp_path / "job", seconds=600.0, most_steps=0)
+    rng = np.random.default_rng(int.from_bytes(os.urandom(4), "little"))
+    kept = 0.0
+    for number in range(4):
+        pid = start_detached(job.folder)
+        # The first dies while it starts; the others when they have done something.
+        if number:
+            wait_for(lambda: read_status(job.folder).get("state") == "running")
+        time.sleep(rng.uniform(0, 2.0))
+        os.kill(pid, signal.SIGKILL)
+        wait_for(lambda: not is_running(job.folder))
+        said = read_status(job.folder)
+        assert said["state"] in ("interrupted", "new")
+        saved = PoseModel.load(job.folder).data["seconds"] if (job.folder / "checkpoint.safetensors").exists() else 0.0
+        assert kept <= saved and said.get("seconds", 0.0) - saved < 30, "a busy machine's few checkpoints"
+        assert all("step" in report for report in read_progress(job.folder))
+        kept = saved
+    assert kept > 0
+
+
 def run_and_save_gradients(folder: str, out: str) -> None:
     """Run a job, and save what its first batch asks of the network, from this process or from all of them together."""
     import torch
@@ -302,7 +398,8 @@ def test_two_processes_give_the_gradients_of_one_and_share_a_job(tmp_path):
         "from test_job import run_and_save_gradients\n"
         "run_and_save_gradients(*sys.argv[2:])\n"
     )
-    alone, job = order(tmp_path / "alone", most_steps=1), order(tmp_path / "job", most_steps=2)
+    # Two processes bring twice the batch.
+    alone, job = order(tmp_path / "alone", most_steps=1, batch=32), order(tmp_path / "job", most_steps=2, batch=16)
     run_and_save_gradients(str(alone.folder), str(tmp_path / "one.pt"))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
     done = subprocess.run(

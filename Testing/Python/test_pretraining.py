@@ -23,8 +23,8 @@ from DiffPoseSlicerLib.pretraining.losses import PoseLoss  # noqa: E402
 from DiffPoseSlicerLib.pretraining.model import PoseModel  # noqa: E402
 from DiffPoseSlicerLib.pretraining.network import NetworkConfig, PoseNetwork  # noqa: E402
 from DiffPoseSlicerLib.pretraining.pretrain import pretrain  # noqa: E402
-from DiffPoseSlicerLib.pretraining.sampling import half_ranges, offsets_to_poses, sample_offsets  # noqa: E402
-from DiffPoseSlicerLib.pretraining.settings import PRESETS, Settings, Task, preset  # noqa: E402
+from DiffPoseSlicerLib.pretraining.sampling import half_ranges, offsets_to_poses, sample_offsets, shown  # noqa: E402
+from DiffPoseSlicerLib.pretraining.settings import PRESETS, Settings, Task, for_processes, preset  # noqa: E402
 from DiffPoseSlicerLib.pretraining.view import network_carm, network_image  # noqa: E402
 
 CARM = CArm(1000.0, (60, 80), (4.0, 4.0), principal_point=(37.0, 31.0))
@@ -51,18 +51,31 @@ def task(ct: CTVolume, **changes) -> Task:
 
 
 def test_sampled_offsets_fill_their_box_evenly_and_repeat_with_the_seed():
-    offsets = sample_offsets(np.random.default_rng(3), 4000, (30, 10, 0), (50, 5, 100))
+    offsets = sample_offsets(np.random.default_rng(3), 4000, (30, 10, 0), (50, 5, 100), CARM)
     limit = np.array([*np.deg2rad([30, 10, 0]), 50, 5, 100])
     assert (abs(offsets) <= limit).all() and (offsets[:, 2] == 0).all()
     used = limit > 0
     assert np.allclose(offsets[:, used].std(0), limit[used] / np.sqrt(3), rtol=0.05)
-    again = sample_offsets(np.random.default_rng(3), 4000, (30, 10, 0), (50, 5, 100))
+    again = sample_offsets(np.random.default_rng(3), 4000, (30, 10, 0), (50, 5, 100), CARM)
     assert np.array_equal(offsets, again)
+
+
+def test_offsets_that_would_move_the_anatomy_out_of_the_image_are_drawn_again():
+    rng = np.random.default_rng(1)
+    wide = sample_offsets(rng, 2000, (20, 20, 20), (300, 300, 100), CARM)
+    assert shown(wide, CARM).all() and np.abs(wide[:, 3]).max() > 100
+    plain = np.random.default_rng(1).uniform(-1, 1, (2000, 6)) * [0.3, 0.3, 0.3, 300, 300, 100]
+    assert 0.2 < shown(plain, CARM).mean() < 0.8
+    # A detector that shows little of the anatomy to begin with is no reason to refuse.
+    small = CArm(1000.0, (40, 40), (2.0, 2.0))
+    assert len(sample_offsets(rng, 50, (10, 10, 10), (20, 20, 20), small)) == 50
+    with pytest.raises(InputError, match="out of the image at nearly every pose"):
+        sample_offsets(rng, 50, (1, 1, 1), (1e5, 1e5, 1), CARM)
 
 
 def test_batched_poses_equal_those_of_the_geometry():
     ct = phantom()
-    offsets = sample_offsets(np.random.default_rng(0), 5, (30, 30, 30), (50, 50, 100))
+    offsets = sample_offsets(np.random.default_rng(0), 5, (30, 30, 30), (50, 50, 100), CARM)
     batch = offsets_to_poses(offsets, view_rotation("LEFT_LATERAL", 10, -5), ct.center, CARM)
     for matrix, offset in zip(batch, offsets):
         one = Pose.about(view_rotation("LEFT_LATERAL", 10, -5), ct.center, CARM, offset)
@@ -359,7 +372,7 @@ def test_training_learns_to_read_the_pose(trained):
 
     rng = np.random.default_rng(77)
     errors, nominal = [], []
-    for offset in sample_offsets(rng, 40, model.rotation, model.translation):
+    for offset in sample_offsets(rng, 40, model.rotation, model.translation, CARM):
         pose = model.task.pose(offset)
         xray = XrayImage(render(ct, CARM, pose, spacing=10.0, device="cpu"), CARM)
         said = model.read(xray).offset
@@ -408,6 +421,23 @@ def test_the_papers_losses_train_too(tmp_path, loss, similarity):
     settings = preset("tiny", seconds=60.0, most_steps=4, loss=loss, similarity=similarity)
     model = pretrain(ct, CARM, out=tmp_path / "job", preset="tiny", settings=settings, device="cpu")
     assert model.data["step"] == 4 and np.isfinite(model.data["validationMtreMm"])
+
+
+def test_image_similarity_fine_tunes_at_the_end(tmp_path, monkeypatch):
+    from DiffPoseSlicerLib.pretraining.trainer import Trainer
+
+    real, steps = Trainer._dissimilarity, []
+    monkeypatch.setattr(Trainer, "_dissimilarity", lambda self, *args: steps.append(self.step) or real(self, *args))
+    monkeypatch.setattr(Trainer, "_fraction", lambda self: self.step / 8)
+    settings = preset("tiny", seconds=60.0, similarity=10.0, similarity_from=0.75)
+    pretrain(phantom(), CARM, out=tmp_path / "job", preset="tiny", settings=settings, device="cpu")
+    assert steps == [6, 7]
+
+
+def test_more_processes_bring_more_images_and_a_higher_rate():
+    many = for_processes(PRESETS["quick"], 4)
+    assert many.batch == 4 * PRESETS["quick"].batch and many.rate == pytest.approx(2 * PRESETS["quick"].rate)
+    assert for_processes(PRESETS["quick"], 1) == PRESETS["quick"]
 
 
 def test_a_model_of_another_ct_is_begun_with(trained, tmp_path):

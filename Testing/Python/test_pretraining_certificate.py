@@ -11,18 +11,12 @@ pytest.importorskip("torch", reason="pretraining needs torch, which is not insta
 
 from DiffPoseSlicerLib.errors import InputError
 from DiffPoseSlicerLib.imaging.ct import CTVolume
-from DiffPoseSlicerLib.pretraining.certificate import (
-    Outcome,
-    capture_map,
-    certify,
-    interval,
-    read_certificate,
-    summary,
-)
+from DiffPoseSlicerLib.pretraining.certificate import capture_map, certify, interval, read_certificate, summary
 from DiffPoseSlicerLib.pretraining.certificate_page import page
 from DiffPoseSlicerLib.pretraining.job import Job, read_status, run_job
 from DiffPoseSlicerLib.pretraining.model import PoseModel
 from DiffPoseSlicerLib.pretraining.settings import preset
+from DiffPoseSlicerLib.pretraining.trials import CERTIFICATE_CASES, STOPPING_CASES, Goal, Outcome, Trials
 from test_pretraining import phantom, task
 
 
@@ -40,7 +34,8 @@ def outcomes(model: PoseModel, count: int, good: int) -> list[Outcome]:
     rng = np.random.default_rng(0)
     offsets = rng.uniform(-1, 1, (count, 6)) * model.task.ranges
     return [
-        Outcome(tuple(offset), 5.0, 0.2 if n < good else 30.0, 0.5, True, 1.0, 0.1) for n, offset in enumerate(offsets)
+        Outcome(tuple(offset), 5.0, 0.2 if n < good else 30.0, 0.5, n < good - 5, 1.0, 0.1)
+        for n, offset in enumerate(offsets)
     ]
 
 
@@ -72,7 +67,10 @@ def test_enough_good_cases_are_certified_and_too_many_failures_are_not(finished)
         figures = summary(outcomes(model, 200, good), model)
         assert figures["certified"] is certified and figures["successes"] == good
         assert figures["interval"] == pytest.approx(list(interval(good, 200)))
-        assert ("Certified." in page(figures | {"versions": {}})) is certified
+        assert figures["trusted"] == {"ofSuccesses": good - 5, "ofFailures": 0}
+        text = page(figures | {"versions": {}})
+        assert ("Certified." in text) is certified
+        assert f"{good - 5} of the {good} that succeeded and 0 of the {200 - good} that failed" in text
     assert "as low as" in figures["reasons"][0]
 
 
@@ -97,6 +95,123 @@ def test_an_unfinished_model_and_another_ct_are_refused(finished, tmp_path):
     assert read_status(job.folder)["state"] == "stopped" and read_certificate(job.folder) is None
     with pytest.raises(InputError, match="no certificate for job: The model is not finished"):
         certify(job.folder, ct, cases=1)
+
+
+# Ending a training early ---------------------------------------------------------------------------------------------
+
+
+class Scripted:
+    """Trials whose cases succeed or fail as told; remembers which cases were asked for."""
+
+    def __init__(self, *args, failing: frozenset[int] = frozenset(), **options) -> None:
+        self.failing, self.asked = failing, []
+
+    def run(self, model, count, seed, first, going_on=lambda: True):
+        for number in range(count):
+            if not going_on():
+                return
+            self.asked.append((seed, first + number))
+            yield Outcome((0.0,) * 6, 5.0, 9.0 if number in self.failing else 0.2, 0.1, True, 1.0, 0.1)
+
+
+def test_a_goal_is_passed_by_all_cases_and_given_up_when_out_of_reach():
+    goal = Goal(0.98, 100, 3)
+    two, three = frozenset({4, 99}), frozenset({0, 1, 40})
+    assert goal.passed(Scripted(failing=two), None, 0) == (True, 0.98)
+    trials = Scripted(failing=three)
+    passed, rate = goal.passed(trials, None, 2)
+    assert not passed and rate == pytest.approx(38 / 41) and len(trials.asked) == 41
+    assert trials.asked[0] == (3, STOPPING_CASES + 200), "every trial takes cases of its own"
+    assert goal.passed(Scripted(failing=frozenset(range(9))), None, 0) == (False, pytest.approx(0.1))
+    calls = []
+    asked = lambda: calls.append(1) or len(calls) < 5  # noqa: E731
+    assert goal.passed(Scripted(), None, 0, asked) == (False, None), "somebody asked to stop: no verdict"
+
+
+def test_cases_that_stop_a_training_never_certify_it(finished):
+    """The numbers cannot meet, and numbers decide the images."""
+    ct, _ = finished
+    assert STOPPING_CASES - CERTIFICATE_CASES > 10**9
+    trials = Trials(ct, task(ct), device="cpu")
+    one, offset = trials.simulated([0, CERTIFICATE_CASES])
+    again, _ = trials.simulated([0, CERTIFICATE_CASES])
+    other, other_offset = trials.simulated([0, STOPPING_CASES])
+    assert np.array_equal(one.pixels, again.pixels) and not np.allclose(offset, other_offset)
+    assert not np.array_equal(one.pixels, other.pixels)
+
+
+def test_cases_come_in_order_and_alike_however_many_run_side_by_side(finished, monkeypatch):
+    ct, folder = finished
+    model, trials = PoseModel.load(folder), Trials(ct, task(ct), device="cpu")
+    monkeypatch.setenv("DIFFPOSESLICER_THREADS", "1")
+    alone = [(o.offset, o.network_mm) for o in trials.run(model, 5, 1, CERTIFICATE_CASES)]
+    monkeypatch.setenv("DIFFPOSESLICER_THREADS", "3")
+    together = [(o.offset, o.network_mm) for o in trials.run(model, 5, 1, CERTIFICATE_CASES)]
+    assert alone == pytest.approx(together)
+    assert len(set(alone)) == 5
+
+
+def test_a_training_ends_when_its_pipeline_is_good_enough(tmp_path, monkeypatch):
+    from DiffPoseSlicerLib.pretraining import trainer
+
+    ct = phantom()
+    settings = preset("tiny", seconds=12.0, target=0.9, trial_cases=20)
+    job = Job.create(tmp_path / "job", ct, task(ct), settings, device="cpu")
+    monkeypatch.setattr(trainer, "Trials", lambda *_, **__: Scripted(failing=frozenset({3})))
+    reports = []
+    status = run_job(job.folder, on_progress=reports.append)
+    assert status["state"] == "done" and status["validationSuccess"] == 0.95 and status["secondsLeft"] == 0
+    data = PoseModel.load(job.folder).data
+    assert 0.25 * 12 <= data["passed"] < data["seconds"] < 9
+    assert data["seconds"] - data["passed"] == pytest.approx(trainer.COOL_DOWN * 12, abs=1.0)
+    rates = [r["rate"] for r in reports]
+    assert rates[-1] == 0 and "Good enough" in (job.folder / "log.txt").read_text()
+    # Given more time, it goes on learning.
+    job.extend(2.0)
+    run_job(job.folder)
+    assert PoseModel.load(job.folder).data["step"] > data["step"]
+
+
+def test_a_training_that_never_is_good_enough_uses_its_time(tmp_path, monkeypatch):
+    from DiffPoseSlicerLib.pretraining import trainer
+
+    ct = phantom()
+    settings = preset("tiny", seconds=5.0, target=0.9, trial_cases=20)
+    job = Job.create(tmp_path / "job", ct, task(ct), settings, device="cpu")
+    monkeypatch.setattr(trainer, "Trials", lambda *_, **__: Scripted(failing=frozenset(range(20))))
+    run_job(job.folder)
+    data = PoseModel.load(job.folder).data
+    assert data["passed"] is None and data["trials"] >= 1 and data["seconds"] >= 5
+    assert read_status(job.folder)["validationSuccess"] == 0
+
+
+def test_the_whole_pipeline_may_end_a_training(tmp_path):
+    """Nothing scripted: real images, network and registration; the target is one that any model reaches."""
+    ct = phantom()
+    settings = preset("tiny", seconds=30.0, target=1e-6, trial_cases=2)
+    job = Job.create(tmp_path / "job", ct, task(ct), settings, device="cpu")
+    run_job(job.folder)
+    data = PoseModel.load(job.folder).data
+    assert data["trials"] == 1 and data["passed"] < data["seconds"] < 25
+
+
+def test_register_says_what_a_model_was_not_certified_for(finished):
+    from DiffPoseSlicerLib import register
+
+    ct, folder = finished
+    model = PoseModel.load(folder)
+    trials = Trials(ct, model.task, device="cpu")
+    xray, _ = trials.simulated([0, 1])
+    result = register(ct, xray, model, device="cpu")
+    assert [text for text in result.warnings if "only 2 cases" in text]
+    hu = ct.hu.copy()
+    hu[0, 0, 0] += 1
+    result = register(CTVolume.from_array(hu, ct.affine), xray, model, device="cpu")
+    assert [text for text in result.warnings if "another CT" in text]
+    wide = task(ct, rotation=(1, 1, 1), translation=(200, 200, 1))
+    outside = wide.pose([0, 0, 0, 60, 0, 0])
+    assert [text for text in model.warnings(xray, outside) if "outside the range" in text]
+    assert not [text for text in model.warnings(xray, model.nominal) if "outside the range" in text]
 
 
 def test_a_model_warns_of_what_was_not_certified(finished):

@@ -86,6 +86,19 @@ def test_scatter_lifts_the_dark_and_noise_follows_the_photons(small_ct):
     assert 5 < noise[0] / noise[1] < 20  # by the square root of 100
 
 
+def test_realistic_images_are_formed_as_those_of_training_and_show_the_same_anatomy(small_ct):
+    carm = CArm(1020.0, (96, 80), (3.0, 3.2), intensity="transmission")
+    still = {"rotation": (0, 0, 0), "translation": (0, 0, 1e-6), "seed": 2}
+    (clear,) = simulate(small_ct, carm, "AP", n=1, exposure=CLEAR, **still)
+    images = list(simulate(small_ct, carm, "AP", n=12, exposure=None, **still))
+    again = list(simulate(small_ct, carm, "AP", n=1, exposure=None, **still))
+    assert np.array_equal(images[0].transmission, again[0].transmission)
+    seen = np.array([image.transmission for image in images])
+    assert seen.min() >= 0 and seen.max() <= 1 and seen.dtype == np.float32
+    alike = [correlation(image, clear.transmission) for image in seen]
+    assert max(alike) > 0.9 and len({round(value, 4) for value in alike}) == 12, "each has effects of its own"
+
+
 def test_a_truth_file_is_a_pose_file_that_knows_its_geometry(small_ct, tmp_path):
     paths = list(write_simulated(simulate(small_ct, CARM, n=2), tmp_path, ".tiff"))
     assert [path.name for path in paths] == ["xray_000.tiff", "xray_001.tiff"]

@@ -24,6 +24,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     options.add_range(parser)
     options.add_crop(parser)
     parser.add_argument("--preset", choices=PRESETS, default="standard", help="how long to train (default standard)")
+    parser.add_argument(
+        "--warm-start",
+        metavar="JOBDIR",
+        help="begin with a finished model of the same preset, such as another patient's",
+    )
     parser.add_argument("--seed", type=options.seed, default=0, metavar="S", help="of the training (default 0)")
     parser.add_argument("-o", "--output", metavar="JOBDIR", help="the job folder; a stopped job in it is gone on with")
     parser.add_argument("--job", metavar="JOBDIR", help="instead of all these: run the job that this folder describes")
@@ -43,11 +48,14 @@ def run(args: argparse.Namespace) -> None:
 
 def words(figures: dict[str, Any]) -> str:
     """How far a training is, from a status or report."""
+    if figures.get("state") == "certifying" and figures.get("cases"):
+        return "trying the model: {cases} of {ofCases} cases, success {successRate:.0%}".format(**figures)
     parts = [f"step {figures['step']}" if "step" in figures else str(figures.get("state", ""))]
     for key, text in (
         ("secondsLeft", "{:.0f} s left"),
         ("loss", "loss {:.3f}"),
         ("validationMtreMm", "validation mTRE {:.1f} mm"),
+        ("validationSuccess", "success {:.0%}"),
         ("imagesPerSecond", "{:.0f} images/s"),
     ):
         if isinstance(figures.get(key), (int, float)):
@@ -85,6 +93,7 @@ def _job_folder(args: argparse.Namespace) -> Path:
         preset=args.preset,
         seed=args.seed,
         device=args.device,
+        warm_start=args.warm_start,
     )
     return job.folder
 

@@ -71,8 +71,6 @@ def run(args: argparse.Namespace) -> None:
     whole = options.read_ct(args.ct)
     ct, isocentre = options.cropped(whole, args), whole.center if args.center is None else args.center
     start = _start(kind, file, xrays, isocentre, args.view)
-    for note in _notes(start, ct):
-        print(f"Note: {note}", file=sys.stderr)
     given = {"view": args.view, "rotation": args.rotation, "translation": args.translation}
     center = start.center if args.center is None and hasattr(start, "hypotheses") else isocentre
     with ProgressLine() as line:
@@ -209,14 +207,6 @@ def _start(kind: str, file: str, xrays: list[XrayImage], center: ArrayLike, view
 
         return PoseModel.load(file)
     return kind
-
-
-def _notes(model: Any, ct: CTVolume) -> list[str]:
-    """What is worth knowing of a model; nothing of another start."""
-    notes = list(getattr(model, "notes", ()))
-    if getattr(model, "fingerprint", ct.fingerprint) != ct.fingerprint:
-        notes.append("The model was prepared from another CT, or from another crop of this one.")
-    return notes
 
 
 def _words(step: Progress) -> str:

@@ -7,7 +7,7 @@ tissue, because no real image shows the edge that a cut makes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,12 @@ from numpy.typing import ArrayLike, NDArray
 from ..geometry.carm import CArm
 from ..geometry.pose import Pose, view_rotation
 from ..geometry.se3 import Array
+from ..imaging.attenuation import hu_to_mu
 from ..imaging.ct import CTVolume
 from ..imaging.xray import XrayImage
 from ..registration.starts import turned
 from .metrics import default_points
-from .plastimatch import Plastimatch
+from .plastimatch import AttenuationCurve, Plastimatch
 from .stress import CLEAN, Exposure, expose, given_carm, given_ct
 
 # The C-arm that benchmarks use: 256 x 256 pixels over 300 mm, 1020 mm from source to detector.
@@ -72,8 +73,10 @@ def offset_start(truth: Pose, center: ArrayLike, rng: np.random.Generator, degre
     return Pose(np.linalg.inv(turned(truth.ras_to_camera, np.asarray(center, float), offset[None])[0]))
 
 
-def line_integrals(ct: CTVolume, poses: list[Pose], carm: CArm, cache: Path | None = None) -> Iterator[NDArray]:
-    """plastimatch's exact line integrals at each pose; kept in the folder `cache` for the next time."""
+def line_integrals(
+    ct: CTVolume, poses: list[Pose], carm: CArm, cache: Path | None = None, hu_to_mu: AttenuationCurve = hu_to_mu
+) -> Iterator[NDArray]:
+    """plastimatch's exact line integrals at each pose; kept in the folder `cache`, one for each `hu_to_mu`."""
     tracer: Plastimatch | None = None
     try:
         for pose in poses:
@@ -84,7 +87,7 @@ def line_integrals(ct: CTVolume, poses: list[Pose], carm: CArm, cache: Path | No
             if file is not None and file.exists():
                 yield np.load(file).astype(np.float32)
                 continue
-            tracer = tracer or Plastimatch(ct)
+            tracer = tracer or Plastimatch(ct, hu_to_mu)
             image = tracer.drr(carm, pose)
             if file is not None:
                 file.parent.mkdir(parents=True, exist_ok=True)
@@ -101,13 +104,14 @@ def cases(
     exposures: list[Exposure] | None = None,
     seed: int = 0,
     cache: Path | None = None,
+    images: Iterable[NDArray] | None = None,
 ) -> Iterator[Case]:
-    """One case per pose; exposures default to clean ones."""
+    """One case per pose; exposures default to clean ones, `images` (line integrals) to plastimatch's."""
     short = shortened(ct)
     points = default_points(short.center)
     exposures = exposures or [CLEAN] * len(poses)
     for number, (pose, exposure, image) in enumerate(
-        zip(poses, exposures, line_integrals(ct, poses, BENCH_CARM, cache), strict=True)
+        zip(poses, exposures, images or line_integrals(ct, poses, BENCH_CARM, cache), strict=True)
     ):
         rng = np.random.default_rng([seed, number])
         stored = expose(image, exposure, rng)

@@ -1,7 +1,7 @@
 """Fluoroscopies simulated by our own renderer, with the true pose of each.
 
-Scatter, noise and the rest come from `stress.expose`. Images of an independent simulator, for honest tests, are in
-`cases`.
+Scatter and noise come from `stress.expose`, or everything that training draws from `imaging.formation`. Images of an
+independent simulator, for honest tests, are in `cases`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ..geometry.files import write_json
 from ..geometry.pose import Pose, view_rotation
 from ..imaging.ct import CTVolume
 from ..imaging.dicom_export import write_dicom_xray
+from ..imaging.formation import draw_effects, form
 from ..imaging.orientation import stored_spacing, to_stored
 from ..pretraining.sampling import sample_offsets
 from ..rendering.renderer import render
@@ -75,7 +76,7 @@ def simulate(
     center: ArrayLike | None = None,
     n: int = 20,
     seed: int = 0,
-    exposure: Exposure = CLEAN,
+    exposure: Exposure | None = CLEAN,
     device: str = "auto",
     cancel: Callable[[], bool] | None = None,
 ) -> Iterator[Simulated]:
@@ -88,7 +89,8 @@ def simulate(
         view, lao_rao, cran_caud, center: the nominal view and its isocentre (default the CT's centre).
         rotation, translation: half-ranges per camera axis (right, down, depth), degrees and mm.
         n, seed: how many, and which.
-        exposure: scatter, noise and so on.
+        exposure: scatter, noise and so on; None for all that training draws (`imaging.formation`): beam hardening,
+            blur, scatter, noise, display curves, and at times instruments, collimators and limbs.
         device: "auto", "cpu" or "cuda:N".
         cancel: asked before every image.
 
@@ -103,9 +105,18 @@ def simulate(
         if cancel and cancel():
             raise Cancelled
         rng = np.random.default_rng([seed, number])
-        pose = Pose.about(nominal, center, carm, sample_offsets(rng, 1, rotation, translation)[0])
-        seen = expose(render(ct, carm, pose, device=device), exposure, rng).pixels
+        pose = Pose.about(nominal, center, carm, sample_offsets(rng, 1, rotation, translation, carm)[0])
+        paths = render(ct, carm, pose, device=device)
+        seen = _realistic(paths, carm, rng) if exposure is None else expose(paths, exposure, rng).pixels
         yield Simulated(seen, carm, pose, Pose.about(nominal, center, carm), center)
+
+
+def _realistic(paths: NDArray[np.float32], carm: CArm, rng: np.random.Generator) -> NDArray[np.float32]:
+    """The transmission image of line integrals [row, column] as images for training are formed."""
+    effects = draw_effects(rng, 1, carm)
+    attenuation, _ = form(paths[None], effects, carm, rng.standard_normal((1, *paths.shape), dtype=np.float32))
+    transmission = np.exp(-attenuation[0])
+    return np.clip(transmission / np.percentile(transmission, 99.8), 0, 1).astype(np.float32)
 
 
 def write_simulated(

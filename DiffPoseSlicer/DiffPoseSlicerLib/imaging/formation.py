@@ -1,7 +1,9 @@
 """How line integrals become the image a fluoroscope shows: beam, scatter, noise, blur, and what else is in the beam.
 
-The simulator of test images and the trainer of networks share this code, so a network is trained on what it is tested
-with. Effects are drawn on their own (:func:`draw_effects`, plain numbers, one row an image) and applied on their own
+The trainer of networks, their certificate and `simulate --realistic` share this code. Benchmarks do not: a network must
+also hold on images made otherwise (`evaluation.stress`).
+
+Effects are drawn on their own (:func:`draw_effects`, plain numbers, one row an image) and applied on their own
 (:func:`form`), which works alike on numpy arrays and torch tensors: it only uses operators and functions both have.
 
 Lengths are millimetres at the detector. An image of a batch is [row, column]; a batch is [image, row, column].

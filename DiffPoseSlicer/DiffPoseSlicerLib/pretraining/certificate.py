@@ -1,15 +1,13 @@
 """The certificate: how often the whole pipeline finds the pose, on simulated fluoroscopies no network has seen.
 
-Each case draws a pose from the trained range, renders the CT finer than training did, with its anatomy continued beyond
-the cut faces, forms a fluoroscopy, and registers it from the network's guesses. Nothing of a case was used to train,
-stop or calibrate. The figures go to certificate.json, and to certificate.html for people.
+Its cases are `trials`; none was used to train, stop or calibrate. The figures go to certificate.json, and to
+certificate.html for people.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,50 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
-from ..geometry.coordinates import transform_points
 from ..geometry.files import read_json, write_json
 from ..imaging.ct import CTVolume
-from ..imaging.formation import Effects, draw_effects, form
-from ..imaging.xray import XrayImage
-from ..registration.register import Registrar, register
 from ..registration.versions import versions
-from ..rendering.renderer import Projector
-from .anatomy import continued
 from .model import PoseModel
+from .trials import CERTIFICATE_CASES, SUCCESS_MM, Outcome, Trials
 
 FORMAT = 1
-SUCCESS_MM = 1.0
 # Fewer cases than this make no certificate, only a first impression.
 ENOUGH_CASES = 200
 # The lower end of the success rate's interval must reach this.
 TARGET = 0.9
-# Cases are seeded beyond every number a training batch can have.
-_SEED = 2**41
-# Points that errors are measured at lie within +- this of the isocentre, mm.
-_EXTENT = 80.0
-_RENDER_MM = 1.5
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """One case: where it was, what the network and the registration made of it.
-
-    Attributes:
-        offset: (omega, v) of the true pose, rad and mm.
-        network_mm, error_mm: mTRE of the network's guess and of the result.
-        seconds: Network and registration together.
-        trusted: What the result said of itself.
-        seen: How much of the trained field of view the image showed.
-        doubt: The network's largest expected error, in units of the range.
-    """
-
-    offset: tuple[float, ...]
-    network_mm: float
-    error_mm: float
-    seconds: float
-    trusted: bool
-    seen: float
-    doubt: float
 
 
 def certify(
@@ -100,64 +65,21 @@ def certify(
         raise InputError(f"There is no certificate for {folder.name}: {' '.join(model.notes)}")
     if ct.fingerprint != model.fingerprint:
         raise InputError("The certificate must be made with the CT that the model was trained on; this is another.")
-    registrar = Registrar(ct, device, model.center)
-    projector = Projector(continued(ct.level(_RENDER_MM), "reflect", 120.0), device)
+    trials = Trials(ct, model.task, clutter=clutter, display=display, device=device)
     deadline = time.monotonic() + seconds
     outcomes: list[Outcome] = []
-    for number in range(cases):
-        if outcomes and (time.monotonic() > deadline or (cancel and cancel())):
-            break
-        xray, offset = simulated_case(model, projector, [seed, _SEED + number], clutter, display)
-        outcomes.append(_try(model, registrar, ct, xray, offset))
+    going_on = lambda: not outcomes or not (time.monotonic() > deadline or (cancel and cancel()))  # noqa: E731
+    for outcome in trials.run(model, cases, seed, CERTIFICATE_CASES, going_on):
+        outcomes.append(outcome)
         if on_case:
-            on_case(number, outcomes)
+            on_case(len(outcomes) - 1, outcomes)
     figures = summary(outcomes, model)
-    figures |= {"clutter": clutter, "display": display, "versions": versions(projector.backend)}
+    figures |= {"clutter": clutter, "display": display, "versions": versions(trials.backend)}
     write_json(folder / "certificate.json", figures)
     from .certificate_page import page
 
     (folder / "certificate.html").write_text(page(figures), encoding="utf-8")
     return figures
-
-
-def simulated_case(
-    model: PoseModel, projector: Projector, seed: list[int], clutter: float, display: float
-) -> tuple[XrayImage, NDArray[np.float64]]:
-    """A fluoroscopy of a random pose of the model's range, and the pose's offset."""
-    rng = np.random.default_rng(seed)
-    offset = rng.uniform(-1, 1, 6) * model.task.ranges
-    carm = replace(model.carm, intensity="transmission")
-    paths = projector.project(carm, model.task.pose(offset).camera_to_ras).reshape(1, *carm.image_size)
-    effects = draw_effects(rng, 1, carm, clutter=clutter, display=display)
-    # Doses at which a person would still call it an image; training goes lower.
-    effects = Effects(
-        **{f.name: getattr(effects, f.name) for f in fields(effects)}
-        | {"photons": np.exp(rng.uniform(np.log(400), np.log(6000), 1)).astype(np.float32)}
-    )
-    image, lit = form(paths, effects, carm, rng.standard_normal(paths.shape, dtype=np.float32))
-    return XrayImage(image[0], carm, None if lit.all() else lit[0]), offset
-
-
-def _try(model: PoseModel, registrar: Registrar, ct: CTVolume, xray: XrayImage, offset: NDArray[np.float64]) -> Outcome:
-    began = time.perf_counter()
-    said = model.read(xray)
-    result = register(ct, [xray], start=model, registrar=registrar)
-    seconds = time.perf_counter() - began
-    truth = model.task.pose(offset)
-    points = np.random.default_rng(0).uniform(-_EXTENT, _EXTENT, (50, 3)) + model.center
-    true_points = transform_points(truth.ras_to_camera, points)
-    distance = lambda pose: float(  # noqa: E731
-        np.linalg.norm(transform_points(pose.ras_to_camera, points) - true_points, axis=1).mean()
-    )
-    return Outcome(
-        tuple(offset.tolist()),
-        distance(model.task.pose(said.offset)),
-        distance(result.pose),
-        seconds,
-        result.trust.trusted,
-        said.seen,
-        float((said.spread / model.task.ranges).max()),
-    )
 
 
 def summary(outcomes: list[Outcome], model: PoseModel) -> dict[str, Any]:
@@ -166,6 +88,7 @@ def summary(outcomes: list[Outcome], model: PoseModel) -> dict[str, Any]:
     network = np.array([o.network_mm for o in outcomes])
     offsets = np.array([o.offset for o in outcomes])
     good = errors < SUCCESS_MM
+    trusted = np.array([o.trusted for o in outcomes])
     low, high = interval(int(good.sum()), len(good))
     reasons = []
     if len(outcomes) < ENOUGH_CASES:
@@ -187,7 +110,7 @@ def summary(outcomes: list[Outcome], model: PoseModel) -> dict[str, Any]:
         "errorMm": percentiles(errors),
         "networkMm": percentiles(network),
         "seconds": percentiles([o.seconds for o in outcomes]),
-        "trusted": sum(o.trusted for o in outcomes),
+        "trusted": {"ofSuccesses": int((trusted & good).sum()), "ofFailures": int((trusted & ~good).sum())},
         "doubt95": float(np.percentile([o.doubt for o in outcomes], 95)),
         "captureMap": capture_map(offsets, good, model),
         "errors": [round(float(e), 3) for e in errors],

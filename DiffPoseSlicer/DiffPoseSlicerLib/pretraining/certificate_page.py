@@ -23,6 +23,7 @@ def page(figures: dict[str, Any]) -> str:
     known = [
         ("Success rate", f"{figures['rate']:.1%} ({low:.1%} to {high:.1%} with 95 % confidence)"),
         ("Cases", f"{figures['successes']} of {figures['cases']} within {figures['successMm']:g} mm (mTRE)"),
+        ("Trust", _trust(figures)),
         ("View", f"{task['view']}, LAO/RAO {task['laoRao']:g}°, CRA/CAU {task['cranCaud']:g}°"),
         ("Rotation", " / ".join(f"±{r:g}°" for r in task["rotation"])),
         ("Translation", " / ".join(f"±{t:g} mm" for t in task["translation"])),
@@ -54,6 +55,15 @@ def page(figures: dict[str, Any]) -> str:
         _map(figures["captureMap"]),
         "<p>Measured on simulated fluoroscopies of this CT. It says how often the method finds the pose in images like "
         "these, not whether a given result is right.</p>",
+    )
+
+
+def _trust(figures: dict[str, Any]) -> str:
+    trusted, good = figures["trusted"], figures["successes"]
+    failures = figures["cases"] - good
+    return (
+        f"{trusted['ofSuccesses']} of the {good} that succeeded and {trusted['ofFailures']} of the {failures} that "
+        "failed called themselves trusted"
     )
 
 

@@ -15,8 +15,15 @@ from ..errors import InputError
 from .disk import replace_file
 
 # Raised when a change makes older files unreadable; add the step from the former one to MIGRATIONS if there is one.
-FORMAT = 1
-MIGRATIONS: dict[int, Any] = {}
+FORMAT = 2
+
+
+def _from_1(tensors: dict[str, Tensor], data: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Trainings did not end early yet."""
+    return tensors, data | {"trials": 0, "trialSeconds": 0.0, "passed": None, "budget": None}
+
+
+MIGRATIONS: dict[int, Any] = {1: _from_1}
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:

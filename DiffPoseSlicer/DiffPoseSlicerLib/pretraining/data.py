@@ -45,7 +45,7 @@ class Source:
         """Images (n, rows, columns) and their true offsets (n, 6) of a batch; number -1, -2, ... are for validation."""
         rng = np.random.default_rng([self.seed, number % 2**40])
         settings, n = self.settings, self.settings.batch
-        offsets = sample_offsets(rng, n, self.task.rotation, self.task.translation)[self._part]
+        offsets = sample_offsets(rng, n, self.task.rotation, self.task.translation, self.task.carm)[self._part]
         projector = self._projectors[rng.integers(len(self._projectors))]
         effects = draw_effects(rng, n, self.carm, clutter=settings.clutter, display=settings.display)
         # Half of the collimated images have the outside filled in, as `view.network_image` fills what a mask excludes.

@@ -157,9 +157,7 @@ class Job:
         Raises:
             InputError: that folder holds no finished model, or this job has already learnt something.
         """
-        source = Path(other) / "model.safetensors"
-        if not source.is_file():
-            raise InputError(f"The folder {Path(other).name} holds no finished model to start from.")
+        source = finished_model(other)
         if (self.folder / "checkpoint.safetensors").exists():
             raise InputError(f"The job {self.folder.name} has begun already; a model to start from comes before that.")
         part = self.folder / "start.safetensors.part"
@@ -194,6 +192,18 @@ class Job:
                 f"{ct.fingerprint[:12]}, not {self.fingerprint[:12]}): make the job again."
             )
         return ct
+
+
+def finished_model(folder: PathLike) -> Path:
+    """The file of a job's finished network.
+
+    Raises:
+        InputError: the folder holds none.
+    """
+    path = Path(folder) / "model.safetensors"
+    if not path.is_file():
+        raise InputError(f"The folder {Path(folder).name} holds no finished model to start from.")
+    return path
 
 
 def read_status(folder: PathLike) -> dict[str, Any]:
@@ -392,8 +402,9 @@ def _certify(job: Job, reporter: Reporter, cancel: Callable[[], bool] | None) ->
     reporter.log("Trying the model on simulated fluoroscopies.")
 
     def on_case(number: int, outcomes: list[Outcome]) -> None:
-        good = sum(o.error_mm < 1 for o in outcomes)
-        reporter.status(state="certifying", cases=len(outcomes), successRate=round(good / len(outcomes), 4))
+        good = sum(o.success for o in outcomes)
+        rate = round(good / len(outcomes), 4)
+        reporter.tell(state="certifying", cases=len(outcomes), ofCases=settings.cases, successRate=rate)
 
     stop = lambda: read_request(job.folder) == "stop" or bool(cancel and cancel())  # noqa: E731
     reporter.status(state="certifying", force=True)

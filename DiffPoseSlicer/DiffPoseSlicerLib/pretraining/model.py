@@ -150,9 +150,17 @@ class PoseModel:
         """The most likely pose. Raises InputError as :meth:`read`."""
         return self.task.pose(self.read(xray).offset)
 
-    def warnings(self, xray: XrayImage) -> list[str]:
-        """In which ways an X-ray, or the model itself, lies outside what was certified: sentences for the user."""
+    def warnings(self, xray: XrayImage, pose: Pose | None = None, fingerprint: str | None = None) -> list[str]:
+        """In which ways an X-ray, or the model itself, lies outside what was certified: sentences for the user.
+
+        Args:
+            xray: The X-ray.
+            pose: Where it was found to be taken from; default where the network takes it from.
+            fingerprint: Of the CT it is registered to.
+        """
         said = list(self.notes)
+        if fingerprint is not None and self.fingerprint != fingerprint:
+            said.append("The model was prepared from another CT, or from another crop of this one.")
         if self.certificate is None:
             said.append("The model has no certificate.")
         elif not self.certificate["certified"]:
@@ -167,9 +175,11 @@ class PoseModel:
         usual = (self.certificate or {}).get("doubt95")
         if usual is not None and doubt > 2 * usual:
             said.append("The network is less sure of this X-ray than of any kind that was certified.")
-        outside = np.abs(reading.offset) > 1.1 * self.task.ranges
-        if outside.any():
-            said.append("The network takes the X-ray for one outside the certified range of poses.")
+        offset = reading.offset if pose is None else pose.offset_from(self.task.axes, self.center, self.carm)
+        # A range of zero in one component means "as the view says", not "to the last micrometre".
+        room = 1.1 * self.task.ranges + [*np.deg2rad([1.0] * 3), 2.0, 2.0, 2.0]
+        if (np.abs(offset) > room).any():
+            said.append("The X-ray was taken from outside the range of poses that was certified.")
         return said
 
     def hypotheses(self, xray: XrayImage) -> list[Pose]:

@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ..errors import Cancelled
 from ..geometry.carm import CArm
-from .job import Job, run_job
+from .job import Job, finished_model, run_job
 from .settings import Settings, Task
 from .settings import preset as preset_named
 
@@ -43,6 +43,8 @@ def make_job(
     Raises:
         InputError: a value is not possible, or the folder is another job's.
     """
+    if warm_start is not None:
+        finished_model(warm_start)  # refused before anything is made
     isocenter = np.asarray(ct.center if center is None else center, float)
     task = Task(carm, view, tuple(isocenter), tuple(rotation), tuple(translation), lao_rao, cran_caud)  # type: ignore[arg-type]
     job = Job.create(out, ct, task, settings or preset_named(preset), preset=preset, seed=seed, device=device)

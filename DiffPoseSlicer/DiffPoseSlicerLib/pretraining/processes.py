@@ -10,7 +10,7 @@ from torch import Tensor, distributed, nn
 
 from ..errors import InputError
 
-_REQUESTS = ("", "pause", "stop")
+_REQUESTS = ("", "pause", "stop", "trial")
 
 
 class Processes:

@@ -45,6 +45,13 @@ class Reporter:
         except OSError:
             pass
 
+    def tell(self, **figures: Any) -> None:
+        """Figures between reports: the status and, at most once a second, the caller's callback."""
+        due = time.time() >= self._next
+        self.status(**figures)
+        if due and self.leader and self._on_progress:
+            self._on_progress(dict(self.latest))
+
     def status(self, force: bool = False, **figures: Any) -> None:
         """Bring status.json up to date, at most once a second unless forced: the heartbeat."""
         self.latest |= figures

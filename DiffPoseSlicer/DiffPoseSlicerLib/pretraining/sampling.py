@@ -36,11 +36,44 @@ def half_ranges(rotation: ArrayLike, translation: ArrayLike, carm: CArm) -> NDAr
 
 
 def sample_offsets(
-    rng: np.random.Generator, n: int, rotation: ArrayLike, translation: ArrayLike
+    rng: np.random.Generator, n: int, rotation: ArrayLike, translation: ArrayLike, carm: CArm
 ) -> NDArray[np.float64]:
-    """n offsets (omega, v), rad and mm, uniform within half-ranges given in degrees and mm: (n, 6)."""
+    """n offsets (omega, v), rad and mm, uniform among those of a box that keep the anatomy in the image: (n, 6).
+
+    The box's half-ranges are given in degrees and mm. Where they move the anatomy out of the image, as wide ones do,
+    offsets are drawn again: a pose whose image shows next to nothing of the anatomy teaches and tests nothing.
+
+    Raises:
+        InputError: hardly any pose of the range shows the anatomy.
+    """
     limits = np.concatenate([np.deg2rad(np.asarray(rotation, float)), np.asarray(translation, float)])
-    return rng.uniform(-1, 1, (n, 6)) * limits
+    offsets = rng.uniform(-1, 1, (n, 6)) * limits
+    for _ in range(100):
+        lost = ~shown(offsets, carm)
+        if not lost.any():
+            return offsets
+        offsets[lost] = rng.uniform(-1, 1, (int(lost.sum()), 6)) * limits
+    raise InputError(
+        f"The translation range of {np.asarray(translation).tolist()} mm moves the anatomy out of the image at nearly "
+        "every pose; give a smaller one."
+    )
+
+
+def shown(offsets: NDArray[np.float64], carm: CArm) -> NDArray[np.bool_]:
+    """Whether the image at each offset (n, 6) shows at least a quarter of what the nominal one shows.
+
+    What counts are points within +-80 mm of the isocentre.
+    """
+    points = np.random.default_rng(0).uniform(-80, 80, (64, 3))
+    offsets = np.concatenate([np.zeros((1, 6)), offsets])
+    camera = points @ np.swapaxes(so3_exp(offsets[:, :3]), 1, 2) + offsets[:, None, 3:]
+    camera[..., 2] += carm.source_to_isocenter
+    ahead = camera[..., 2] > 1
+    pixel = camera[..., :2] / np.where(ahead, camera[..., 2], 1)[..., None] * carm.source_to_detector
+    pixel = pixel / carm.pixel_spacing[::-1] + carm.principal_point
+    inside = ahead & (pixel > -0.5).all(-1) & (pixel < np.array(carm.image_size[::-1]) - 0.5).all(-1)
+    share = inside.mean(1)
+    return share[1:] >= 0.25 * share[0]
 
 
 def offsets_to_poses(offsets: ArrayLike, view: ArrayLike, center: ArrayLike, carm: CArm) -> NDArray[np.float64]:

@@ -106,8 +106,11 @@ class Settings:
         loss: See `losses.PoseLoss`.
         similarity: Weight of 1 - NCC between the image and the rendering at the predicted pose, beside the loss; 0 for
             none. It needs a rendering with derivatives for every image.
+        similarity_from: Fraction of the time after which it counts: fine-tuning.
         depth_weight: What an error in depth counts against one across the beam.
         clutter, display: See `imaging.formation.draw_effects`.
+        target: Success rate of the whole pipeline that ends the training early; 0 for never.
+        trial_cases: Held-back fluoroscopies that must show it.
         cases: Cases of the certificate; 0 for none.
         certify_seconds: The most time the certificate may take, on top of `seconds`.
         most_steps: Stop after so many steps (tests); 0 for no limit.
@@ -127,9 +130,12 @@ class Settings:
     average: float = 0.995
     loss: str = "landmark"
     similarity: float = 0.0
+    similarity_from: float = 0.0
     depth_weight: float = 0.5
     clutter: float = 0.2
     display: float = 0.5
+    target: float = 0.0
+    trial_cases: int = 100
     cases: int = 0
     certify_seconds: float = 0.0
     most_steps: int = 0
@@ -149,8 +155,8 @@ class Settings:
 
 # By name; users choose among the first three. `tiny` is for tests: it learns next to nothing.
 PRESETS = {
-    "quick": Settings(seconds=195, cases=200, certify_seconds=15),
-    "standard": Settings(seconds=600, width=64, clutter=0.35, cases=240, certify_seconds=285),
+    "quick": Settings(seconds=180, target=0.99, cases=200, certify_seconds=150),
+    "standard": Settings(seconds=720, width=64, clutter=0.35, target=0.99, cases=500, certify_seconds=400),
     "thorough": Settings(
         seconds=3000,
         pixels=96,
@@ -158,7 +164,9 @@ PRESETS = {
         depths=(1, 2, 2),
         voxel_mm=4.0,
         clutter=0.4,
-        cases=400,
+        target=0.995,
+        trial_cases=200,
+        cases=500,
         certify_seconds=1200,
     ),
     # DiffPose's recipe (Gopalakrishnan, CVPR 2024) on our images and renderer, to compare with: ResNet-18's layout,
@@ -178,6 +186,15 @@ PRESETS = {
     ),
     "tiny": Settings(seconds=3, pixels=32, width=16, depths=(1, 1), hidden=64, voxel_mm=12.0, batch=16),
 }
+
+
+def for_processes(settings: Settings, world: int) -> Settings:
+    """The settings of `world` processes that work on one job: each brings the batch that one alone would take.
+
+    The rate grows with the square root of the batch, as AdamW's steps, whose size does not follow the gradient's, want
+    it (Malladi et al., NeurIPS 2022).
+    """
+    return replace(settings, batch=settings.batch * world, rate=settings.rate * world**0.5)
 
 
 def preset(name: str, **changes: Any) -> Settings:

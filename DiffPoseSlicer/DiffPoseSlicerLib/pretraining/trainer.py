@@ -19,14 +19,21 @@ from .data import Prefetch, Source
 from .disk import reason
 from .job import Job, read_request
 from .losses import PoseLoss, camera_to_ras, ncc
+from .model import PoseModel
 from .network import NetworkConfig, PoseNetwork
 from .processes import Processes
 from .reporter import Reporter
+from .settings import for_processes
+from .trials import SUCCESS_MM, Goal, Trials
 
 CHECKPOINT, MODEL, START = "checkpoint.safetensors", "model.safetensors", "start.safetensors"
 # Seconds between reports, between validations (each about a tenth of a second), and between checkpoints.
 REPORT_S, VALIDATE_S, SAVE_S = 2.0, 6.0, 5.0
 VALIDATION_BATCHES = 4
+# Trials of the whole pipeline begin after this fraction of the time and take up to this share of the time used so far.
+FIRST_TRIAL, TRIAL_SHARE = 0.25, 0.12
+# A model that passed one is finished in this fraction of the time: the rate falls to zero, which is worth a good deal.
+COOL_DOWN = 0.12
 
 
 def train(job: Job, reporter: Reporter, cancel: Callable[[], bool] | None = None) -> bool:
@@ -37,18 +44,31 @@ def train(job: Job, reporter: Reporter, cancel: Callable[[], bool] | None = None
     """
     began = time.monotonic()
     with Processes.join(job.device) as processes:
-        trainer = Trainer(job, reporter, processes)
-        trainer.clock(began)
-        return trainer.run(cancel)
+        try:
+            return _run(job, reporter, processes, began, cancel)
+        except torch.cuda.OutOfMemoryError:
+            if processes.world > 1:
+                raise InputError(
+                    "The GPU's memory does not hold the training; run it in one process, which then goes on on the CPU."
+                ) from None
+    reporter.log("The GPU's memory does not hold the training: going on on the CPU, which takes longer.")
+    with Processes.join("cpu") as processes:
+        return _run(job, reporter, processes, time.monotonic(), cancel)
+
+
+def _run(job: Job, reporter: Reporter, processes: Processes, began: float, cancel: Callable[[], bool] | None) -> bool:
+    trainer = Trainer(job, reporter, processes)
+    trainer.clock(began)
+    return trainer.run(cancel)
 
 
 class Trainer:
     """Network, its average, optimiser and time of one job; see :func:`train`."""
 
     def __init__(self, job: Job, reporter: Reporter, processes: Processes) -> None:
-        self.job, self.settings, self.reporter, self.processes = job, job.settings, reporter, processes
+        self.job, self.reporter, self.processes = job, reporter, processes
+        self.settings = settings = for_processes(job.settings, processes.world)
         self.device = processes.device
-        settings = job.settings
         self.ct = job.ct()
         self.source = Source(self.ct, job.task, settings, job.seed, self.device, processes.rank, processes.world)
         torch.manual_seed(job.seed)
@@ -63,8 +83,14 @@ class Trainer:
         self.loss = PoseLoss(settings.loss, job.task.carm.source_to_detector, settings.depth_weight, self.device)
         self.step, self.seconds, self._images = 0, 0.0, 0
         self._chunks = 1
+        self._tuning = False
+        # Seconds after which a trial of the whole pipeline was passed; trials so far and the seconds they took.
+        self._passed: float | None = None
+        self._trial_count, self._trial_seconds = 0, 0.0
+        self._trials: Trials | None = None
         self._validated = -VALIDATE_S
         self._validation: dict[str, float] = {}
+        self._success: dict[str, float] = {}
         self._smooth_loss: float | None = None
         self._began = time.monotonic()
         if (job.folder / CHECKPOINT).exists():
@@ -97,6 +123,8 @@ class Trainer:
                 if settings.most_steps and self.step >= settings.most_steps:
                     fraction = 1.0
                 request = "stop" if cancel and cancel() else read_request(self.job.folder)
+                if not request and self._trial_due(fraction):
+                    request = "trial"
                 fraction, request = self.processes.agree(fraction, request)
                 if request == "pause" and fraction < 1:
                     self._pause(cancel)
@@ -104,6 +132,11 @@ class Trainer:
                     continue
                 if fraction >= 1 or request == "stop":
                     break
+                if request == "trial":
+                    if self.processes.leader:
+                        self._try(validation, cancel)
+                    time_then, images_then = time.monotonic(), self._images
+                    continue
                 loss = self._learn(batches.next(), fraction)
                 self._smooth_loss = loss if self._smooth_loss is None else 0.97 * self._smooth_loss + 0.03 * loss
                 now = time.monotonic()
@@ -120,13 +153,64 @@ class Trainer:
         if request == "stop" and fraction < 1:
             self._save(last=True)
             report.log(f"Stopped at step {self.step}; run the job again to go on.")
-            report.status(state="stopped", secondsLeft=round(settings.seconds - self.seconds, 1), force=True)
+            report.status(state="stopped", secondsLeft=self._seconds_left(), force=True)
             return False
         self._finish(validation)
         return True
 
     def _fraction(self) -> float:
-        return self.seconds / self.settings.seconds
+        """How much of the schedule is over: that of the time, or, after a passed trial, what was left of it at once."""
+        budget = self.settings.seconds
+        if self._passed is None:
+            return self.seconds / budget
+        begun = self._passed / budget
+        return begun + (1 - begun) * (self.seconds - self._passed) / self._cool_down()
+
+    def _cool_down(self) -> float:
+        """Seconds from a passed trial to the end."""
+        assert self._passed is not None
+        return max(min(COOL_DOWN * self.settings.seconds, self.settings.seconds - self._passed), 1e-3)
+
+    def _seconds_left(self) -> float:
+        end = self.settings.seconds if self._passed is None else self._passed + self._cool_down()
+        return round(max(end - self.seconds, 0.0), 1)
+
+    def _trial_due(self, fraction: float) -> bool:
+        settings = self.settings
+        return (
+            settings.target > 0
+            and self._passed is None
+            and FIRST_TRIAL <= fraction <= 1 - COOL_DOWN
+            and self._trial_seconds <= TRIAL_SHARE * self.seconds
+        )
+
+    def _try(self, validation: list[tuple[Tensor, Tensor]], cancel: Callable[[], bool] | None) -> None:
+        """Run the whole pipeline on held-back fluoroscopies; where it reaches the target, the training winds up."""
+        began = time.monotonic()
+        self._save()
+        if self._trials is None:
+            self._trials = Trials(self.ct, self.job.task, device=self.device)
+        number, self._trial_count = self._trial_count, self._trial_count + 1
+        network = copy.deepcopy(self.average).cpu()
+        calibration = self._calibration(self._validate(validation)[1])
+        model = PoseModel(network, self.job.task, self.description() | {"calibration": calibration})
+
+        def going_on() -> bool:
+            self.reporter.status()  # the heartbeat
+            return not (read_request(self.job.folder) or (cancel and cancel()))
+
+        goal = Goal(self.settings.target, self.settings.trial_cases, self.job.seed)
+        passed, rate = goal.passed(self._trials, model, number, going_on)
+        self.seconds = time.monotonic() - self._began
+        self._trial_seconds += time.monotonic() - began
+        if rate is not None:
+            self._success = {"validationSuccess": round(rate, 4)}
+        if passed:
+            self._passed = self.seconds
+            self.reporter.log(
+                f"Good enough at step {self.step} after {self.seconds:.0f} s: {rate:.0%} of {goal.cases} held-back "
+                f"cases within {SUCCESS_MM:g} mm. Winding up in {self._cool_down():.0f} s."
+            )
 
     def rate(self, fraction: float) -> float:
         """The learning rate at a fraction of the time: a rise, then a fall in a straight line to zero."""
@@ -134,6 +218,7 @@ class Trainer:
 
     def _learn(self, batch: tuple[Tensor, Tensor], fraction: float) -> float:
         """One step of the optimiser; the loss."""
+        self._tuning = self.settings.similarity > 0 and fraction >= self.settings.similarity_from
         for group in self.optimiser.param_groups:
             group["lr"] = self.rate(fraction)
         loss = self.gradients(batch)
@@ -177,7 +262,7 @@ class Trainer:
             # Parts of a batch, in one process or several, count by their size: the sum is the whole batch's mean.
             share = len(images) * self.processes.world / self.settings.batch
             objective = losses.mean() + spread.mean()
-            if self.settings.similarity:
+            if self._tuning:
                 objective = objective + self.settings.similarity * self._dissimilarity(images, predicted).mean()
             (objective * share).backward()
             total += float(losses.detach().mean()) * share
@@ -212,6 +297,11 @@ class Trainer:
             ratios.append((predicted - offsets) / self.network.ranges * torch.exp(-log_spread))
         return torch.cat(errors), torch.cat(ratios)
 
+    @staticmethod
+    def _calibration(ratios: Tensor) -> list[float]:
+        """Factors (6,) on expected errors: a Gaussian's middle 68 % tells its width without being led by outliers."""
+        return [float(factor) for factor in ratios.abs().quantile(0.68, dim=0).clamp(0.2, 10)]
+
     def _figures(self, fraction: float, validation: list[tuple[Tensor, Tensor]]) -> dict[str, Any]:
         if time.monotonic() - self._validated >= VALIDATE_S or fraction >= 1:
             errors, _ = self._validate(validation)
@@ -226,10 +316,11 @@ class Trainer:
             "steps": round(self.step / max(fraction, 1e-3)),
             "seconds": round(self.seconds, 2),
             "budget": self.settings.seconds,
-            "secondsLeft": round(max(self.settings.seconds - self.seconds, 0), 1),
+            "secondsLeft": self._seconds_left(),
             "loss": round(self._smooth_loss or 0.0, 4),
             "rate": self.rate(fraction),
             **self._validation,
+            **self._success,
         }
 
     def _pause(self, cancel: Callable[[], bool] | None) -> None:
@@ -250,13 +341,11 @@ class Trainer:
 
     def _finish(self, validation: list[tuple[Tensor, Tensor]]) -> None:
         errors, ratios = self._validate(validation)
-        # A Gaussian's middle 68 % tells its width without being led by outliers.
-        calibration = ratios.abs().quantile(0.68, dim=0).clamp(0.2, 10).tolist()
         report = self._figures(1.0, validation)
         report |= {"secondsLeft": 0.0, "rate": 0.0}
         self._save(last=True)
         if self.processes.leader:
-            self._write_model(calibration, errors)
+            self._write_model(self._calibration(ratios), errors)
         self.reporter.log(
             f"Done: {self.step} steps, {self.seconds:.0f} s, median validation mTRE {float(errors.median()):.1f} mm."
         )
@@ -273,6 +362,10 @@ class Trainer:
             "preset": self.job.preset,
             "step": self.step,
             "seconds": self.seconds,
+            "trials": self._trial_count,
+            "trialSeconds": self._trial_seconds,
+            "passed": self._passed,
+            "budget": self.settings.seconds,
         }
 
     def _write_model(self, calibration: list[float], errors: Tensor) -> None:
@@ -345,3 +438,6 @@ class Trainer:
         full = self.optimiser.state_dict()
         self.optimiser.load_state_dict({"state": state, "param_groups": full["param_groups"]})
         self.step, self.seconds = int(data["step"]), float(data["seconds"])
+        self._trial_count, self._trial_seconds = int(data["trials"]), float(data["trialSeconds"])
+        if data["budget"] == self.settings.seconds:  # given more time since, it goes on to use that
+            self._passed = data["passed"]

@@ -195,7 +195,8 @@ def register(
         registrar: a warm :class:`Registrar` of the same CT.
 
     Returns:
-        The result. Where it fits poorly, its `warnings` say whether an image seems stored mirrored or turned.
+        The result. Where it fits poorly, its `warnings` say whether an image seems stored mirrored or turned; where it
+        started from a model, in which ways the X-ray lies outside what that was certified for.
 
     Raises:
         InputError: the start does not fit the X-rays.
@@ -252,6 +253,9 @@ def register(
         others = [np.eye(4)] * len(xrays) if relative is None else relative
         warnings = orientation_warnings(registrar, xrays, candidates, others, result.similarities, cancel)
         result = replace(result, warnings=warnings, seconds=time.perf_counter() - began)
+    if hasattr(start, "warnings"):  # a model says what it was not certified for
+        said = start.warnings(xrays[0], result.pose, ct.fingerprint)
+        result = replace(result, warnings=(*said, *result.warnings))
     return result
 
 
