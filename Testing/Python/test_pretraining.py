@@ -65,7 +65,7 @@ def test_offsets_that_would_move_the_anatomy_out_of_the_image_are_drawn_again():
     wide = sample_offsets(rng, 2000, (20, 20, 20), (300, 300, 100), CARM)
     assert shown(wide, CARM).all() and np.abs(wide[:, 3]).max() > 100
     plain = np.random.default_rng(1).uniform(-1, 1, (2000, 6)) * [0.3, 0.3, 0.3, 300, 300, 100]
-    assert 0.2 < shown(plain, CARM).mean() < 0.8
+    assert 0.1 < shown(plain, CARM).mean() < 0.5, "most of these show nothing"
     # A detector that shows little of the anatomy to begin with is no reason to refuse.
     small = CArm(1000.0, (40, 40), (2.0, 2.0))
     assert len(sample_offsets(rng, 50, (10, 10, 10), (20, 20, 20), small)) == 50
