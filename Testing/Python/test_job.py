@@ -175,7 +175,7 @@ def test_a_checkpoint_of_the_first_version_is_gone_on_with(tmp_path):
     assert PoseModel.load(job.folder).data["step"] == 2
     order_ = json.loads((job.folder / "job.json").read_text())
     # Nor did orders know of ending early.
-    for key in ("target", "trial_cases", "similarity_from"):
+    for key in ("target", "target_mm", "trial_cases", "similarity_from"):
         del order_["settings"][key]
     order_["settings"]["most_steps"] = 5
     (job.folder / "job.json").write_text(json.dumps(order_))

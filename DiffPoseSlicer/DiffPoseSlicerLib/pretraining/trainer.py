@@ -181,6 +181,7 @@ class Trainer:
             settings.target > 0
             and self._passed is None
             and FIRST_TRIAL <= fraction <= 1 - COOL_DOWN
+            and self._validation.get("validationMtreMm", np.inf) <= (settings.target_mm or np.inf)
             and self._trial_seconds <= TRIAL_SHARE * self.seconds
         )
 
