@@ -200,7 +200,7 @@ def test_a_network_that_guesses_too_coarsely_is_not_tried(tmp_path, monkeypatch)
 def test_the_whole_pipeline_may_end_a_training(tmp_path):
     """Nothing scripted: real images, network and registration; the target is one that any model reaches."""
     ct = phantom()
-    settings = preset("tiny", seconds=30.0, target=1e-6, trial_cases=2)
+    settings = preset("tiny", seconds=30.0, target=1e-12, trial_cases=2)
     job = Job.create(tmp_path / "job", ct, task(ct), settings, device="cpu")
     run_job(job.folder)
     data = PoseModel.load(job.folder).data
