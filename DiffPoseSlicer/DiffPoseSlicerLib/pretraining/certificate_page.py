@@ -20,16 +20,17 @@ def page(figures: dict[str, Any]) -> str:
         else f'<p class="no"><b>Not certified:</b> {escape("; ".join(figures["reasons"]))}.</p>'
     )
     task = figures["task"]
+    rows, columns = task["carm"]["imageSize"]
     known = [
         ("Success rate", f"{figures['rate']:.1%} ({low:.1%} to {high:.1%} with 95 % confidence)"),
         ("Cases", f"{figures['successes']} of {figures['cases']} within {figures['successMm']:g} mm (mTRE)"),
         ("Trust", _trust(figures)),
         ("View", f"{task['view']}, LAO/RAO {task['laoRao']:g}°, CRA/CAU {task['cranCaud']:g}°"),
-        ("Rotation", " / ".join(f"±{r:g}°" for r in task["rotation"])),
-        ("Translation", " / ".join(f"±{t:g} mm" for t in task["translation"])),
-        ("C-arm", f"{task['carm']['sourceToDetector']:g} mm to the detector, {task['carm']['imageSize']} pixels"),
+        ("Rotation about right, down, depth", ", ".join(f"±{r:g}°" for r in task["rotation"])),
+        ("Shift to right, down, depth", ", ".join(f"±{t:g} mm" for t in task["translation"])),
+        ("C-arm", f"{task['carm']['sourceToDetector']:g} mm to the detector, {rows} x {columns} pixels"),
         ("CT fingerprint", figures["fingerprint"][:16]),
-        ("Training", ", ".join(f"{k} {v}" for k, v in figures["training"].items())),
+        ("Training", _training(figures["training"])),
         ("Versions", ", ".join(f"{k} {v}" for k, v in figures["versions"].items())),
         ("Made", figures["date"]),
     ]
@@ -58,6 +59,13 @@ def page(figures: dict[str, Any]) -> str:
     )
 
 
+def _training(training: dict[str, Any]) -> str:
+    preset = f"preset {training['preset']}, " if training.get("preset") else ""
+    error = training.get("validationMtreMm")
+    first = "" if error is None else f", median error of the first guess on validation images {error:.1f} mm"
+    return f"{preset}{training['step']} steps in {training['seconds']:.0f} s{first}"
+
+
 def _trust(figures: dict[str, Any]) -> str:
     trusted, good = figures["trusted"], figures["successes"]
     failures = figures["cases"] - good
@@ -68,21 +76,26 @@ def _trust(figures: dict[str, Any]) -> str:
 
 
 def _histogram(errors: list[float]) -> str:
-    """Bars over logarithmic bins from 0.05 to 100 mm."""
-    edges = np.geomspace(0.05, 100, 23)
+    """Bars over logarithmic bins from 0.06 to 100 mm, with an edge at the 1 mm that success means."""
+    edges = 10 ** np.arange(-1.25, 2.0625, 0.125)
+    bins = len(edges) - 1
     counts, _ = np.histogram(np.clip(errors, edges[0], edges[-1]), edges)
-    width, height, step = 560, 160, 560 / 22
+    width, height, step = 572, 160, 572 / bins
     bars = "".join(
         f'<rect x="{i * step + 1:.1f}" y="{height - c / max(counts.max(), 1) * height:.1f}" width="{step - 2:.1f}" '
-        f'height="{c / max(counts.max(), 1) * height:.1f}" fill="{GOOD if edges[i] < 1 else BAD}"/>'
+        f'height="{c / max(counts.max(), 1) * height:.1f}" fill="{GOOD if edges[i] < 0.999 else BAD}">'
+        f"<title>{edges[i]:.2g} to {edges[i + 1]:.2g} mm: {c}</title></rect>"
         for i, c in enumerate(counts)
     )
     labels = "".join(
-        f'<text x="{np.interp(np.log(v), np.log(edges), np.arange(23)) * step:.0f}" y="{height + 16}" font-size="12" '
-        f'text-anchor="middle">{v:g}</text>'
+        f'<text x="{np.interp(np.log(v), np.log(edges), np.arange(bins + 1)) * step:.0f}" y="{height + 16}" '
+        f'font-size="12" text-anchor="middle">{v:g}{" mm" if v == 1 else ""}</text>'
         for v in (0.1, 0.3, 1, 3, 10, 30)
     )
-    return f'<svg width="{width}" height="{height + 24}" role="img" aria-label="histogram">{bars}{labels}</svg>'
+    return (
+        f'<svg width="{width}" height="{height + 24}" role="img" aria-label="histogram of errors in mm">{bars}{labels}'
+        "</svg>"
+    )
 
 
 def _map(capture: dict[str, Any]) -> str:
