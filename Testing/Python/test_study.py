@@ -23,7 +23,7 @@ from DiffPoseSlicerLib.evaluation.curves import calibration_error, capture_range
 from DiffPoseSlicerLib.evaluation.metrics import mpe
 from DiffPoseSlicerLib.evaluation.published import diffpose_mtre, xvr_mtre
 from DiffPoseSlicerLib.studies.plan import Case, read_study, study_from_toml
-from DiffPoseSlicerLib.studies.run import TIMINGS, run_study
+from DiffPoseSlicerLib.studies.run import TIMINGS, read_rows, run_study
 from DiffPoseSlicerLib.studies.study_page import study_page
 
 STUDY = """
@@ -85,6 +85,21 @@ def test_a_study_gives_a_case_file_each_a_table_and_a_page(whole: Path, folder: 
     ):
         assert words in seen.text
     assert seen.dom.count("<img") == 8 and seen.picture.stat().st_size > 20_000
+
+
+def test_the_page_shows_whether_stated_odds_hold(whole: Path, folder: Path) -> None:
+    """As registrations that state a probability would fill it; without one the diagram is left out."""
+    study = read_study(folder / "study.toml")
+    rows = [row for row in read_rows(study, whole) if row["method"] == "ours-single"]
+    silent = [{**row, "probability": 0.0, "trusted": False} for row in rows]
+    assert "stated odds" not in study_page(study, whole, silent, pictures=False)
+    assert len(rows) == 6
+    for n, row in enumerate(rows):
+        row["mtre"], row["probability"], row["trusted"] = (0.2, 9.0)[n == 5], (0.95, 0.85)[n % 2], n != 1
+    page = study_page(study, whole, rows, pictures=False)
+    assert "Whether stated odds hold" in page and "stated probability of success" in page
+    # 0.95 three times and 0.85 three times are one bin of five: 5.4 expected, 5 good.
+    assert "5 of 6 called trusted, 1 of them wrongly; mean gap between stated and observed success 0.067." in page
 
 
 def test_a_killed_study_goes_on_where_it_was(whole: Path, folder: Path) -> None:
