@@ -2,7 +2,8 @@
 
     python Testing/Host/pythonqt_lint.py FILES      # file:line:column: code message; status 1 if anything is found
 
-PQ1  a Qt binding other than ``qt`` is imported (PySide6, PyQt5, shiboken6, ...)
+PQ1  a Qt binding other than ``qt`` is imported (PySide6, PyQt5, shiboken6, ...), or one of its submodules is named:
+     ``qt`` is flat, ``qt.QtWidgets.QLabel`` is ``qt.QLabel``
 PQ2  a keyword argument in a call of a Qt constructor or method
 PQ3  a property is called: ``w.text()`` is ``w.text`` in PythonQt
 PQ4  a new attribute is set on a C++ object
@@ -10,8 +11,9 @@ PQ5  a scoped enum: ``qt.Qt.Orientation.Horizontal`` is ``qt.Qt.Horizontal``
 PQ6  ``qt.Signal``, ``qt.Slot`` or ``qt.Property``: subclasses of C++ classes get none
 PQ7  API that Qt 6 removed
 PQ8  ``connect`` to a signal that the class does not have (PythonQt only prints a line)
-PQ9  a defaulted parameter of a connected lambda, which receives the signal's argument
+PQ9  a defaulted parameter of a connected lambda or method, which receives the signal's argument
 PQ10 ``isinstance`` with ``qt.QWidget`` or ``qt.QObject``, false for wrapped Slicer classes
+PQ11 a timer, process or animation that only a local variable holds: it is collected, and stops, when the function ends
 
 Types are inferred from ``x = qt.QLabel()``, ``self.x = ctk.ctkSliderWidget()`` and annotated parameters, and for
 ``self.ui.x`` from the .ui files in a ``Resources/UI`` folder beside the file or above it. A line with
@@ -48,6 +50,9 @@ _MRML_PROPERTIES = {
     "qSlicerWidget": "",
 }
 _ALWAYS = {"name", "objectName"}
+_SUBMODULES = {"QtCore", "QtGui", "QtWidgets", "QtNetwork", "QtSvg", "QtTest", "QtUiTools", "QtWebEngineWidgets"}
+# What goes on after the function that made it has ended, and so must be kept.
+_LASTING = {"QTimer", "QProcess", "QPropertyAnimation", "QFileSystemWatcher", "QTcpServer", "QTcpSocket"}
 
 
 @dataclass(frozen=True)
@@ -159,6 +164,7 @@ class _Visitor(ast.NodeVisitor):
         self.path, self.widgets = path, widgets
         self.findings: list[Finding] = []
         self.scopes: list[dict[str, str]] = [{}]
+        self.methods: list[dict[str, ast.arguments]] = []
 
     def report(self, node: Any, code: str, message: str) -> None:
         self.findings.append(Finding(self.path, node.lineno, node.col_offset, code, message))
@@ -194,7 +200,9 @@ class _Visitor(ast.NodeVisitor):
 
     def visit_ClassDef(self, node: ast.ClassDef) -> None:
         self.scopes.append(self._collect(node, only_self=True))
+        self.methods.append({item.name: item.args for item in node.body if isinstance(item, ast.FunctionDef)})
         self.generic_visit(node)
+        self.methods.pop()
         self.scopes.pop()
 
     def visit_FunctionDef(self, node: Any) -> None:
@@ -205,8 +213,24 @@ class _Visitor(ast.NodeVisitor):
             if match:
                 scope[argument.arg] = match.group(1)
         self.scopes.append(scope)
+        self._check_kept(node)
         self.generic_visit(node)
         self.scopes.pop()
+
+    def _check_kept(self, function: ast.AST) -> None:
+        """Objects that must outlive the function but are held by nothing else: no parent, not handed on anywhere."""
+        made: dict[str, ast.Call] = {}
+        for name, value in _assignments(function):
+            if isinstance(value, ast.Call) and "." not in name and _constructed(value) in _LASTING and not value.args:
+                made[name] = value
+        used = {node.value for node in ast.walk(function) if isinstance(node, ast.Attribute)}  # x.start(), x.interval
+        inner = [f for f in ast.walk(function) if isinstance(f, (ast.Lambda, ast.FunctionDef)) and f is not function]
+        inside = {node for f in inner for node in ast.walk(f)}  # a closure holds what it names
+        for name in ast.walk(function):
+            if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Load) and (name not in used or name in inside):
+                made.pop(name.id, None)
+        for name_, call in made.items():
+            self.report(call, "PQ11", f"{name_} is collected when the function ends: keep it, for example on self")
 
     visit_AsyncFunctionDef = visit_FunctionDef
 
@@ -221,10 +245,18 @@ class _Visitor(ast.NodeVisitor):
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         self._binding(node, node.module or "")
+        for alias in node.names if node.module == "qt" else ():
+            self._submodule(node, alias.name)
 
     def _binding(self, node: ast.stmt, module: str) -> None:
         if module.split(".")[0] in _BINDINGS:
             self.report(node, "PQ1", f"{module} does not exist in Slicer: import qt")
+        if module.startswith("qt."):
+            self._submodule(node, module.split(".")[1])
+
+    def _submodule(self, node: Any, name: str) -> None:
+        if name in _SUBMODULES:
+            self.report(node, "PQ1", f"qt has no {name}: everything is in qt itself")
 
     def visit_Call(self, node: ast.Call) -> None:
         constructed, receiver = _constructed(node), None
@@ -265,9 +297,16 @@ class _Visitor(ast.NodeVisitor):
             if signals is not None and name.strip() not in signals:
                 self.report(node, "PQ8", f"{receiver} has no signal {text}")
             passes = types.strip() not in ("", ")")
+            given = types.count(",") + 1 if passes else 0
         else:
-            passes = True  # w.clicked.connect(f)
+            passes, given = True, 1  # w.clicked.connect(f)
         for argument in node.args:
+            method = self._method(argument)
+            if method is not None:
+                named = len(method.args) - 1 - len(method.defaults)  # self and the defaulted ones left out
+                if named < given and method.defaults:
+                    name = method.args[named + 1].arg
+                    self.report(argument, "PQ9", f"the signal's argument replaces the default of {name}")
             if (
                 isinstance(argument, ast.Lambda)
                 and passes
@@ -277,15 +316,26 @@ class _Visitor(ast.NodeVisitor):
                     argument, "PQ9", "the signal's argument replaces the first default: name a parameter for it"
                 )
 
+    def _method(self, argument: ast.AST) -> ast.arguments | None:
+        """The parameters of ``self.method`` of the class that is looked at."""
+        name = _dotted(argument) or ""
+        return self.methods[-1].get(name[5:]) if self.methods and name.startswith("self.") else None
+
     def visit_Attribute(self, node: ast.Attribute) -> None:
         name = _dotted(node)
         parts = name.split(".") if name else []
         if parts[:1] == ["qt"] and len(parts) == 2:
+            self._submodule(node, parts[1])
             if parts[1] in ("Signal", "Slot", "Property"):
                 self.report(node, "PQ6", f"qt.{parts[1]} does not work in PythonQt: use a Python callback")
             if parts[1] in _REMOVED_CLASSES:
                 self.report(node, "PQ7", f"qt.{parts[1]} was removed in Qt 6")
-        if parts[:1] == ["qt"] and len(parts) == 4 and all(part[:1].isupper() for part in parts[1:]):
+        if (
+            parts[:1] == ["qt"]
+            and len(parts) == 4
+            and parts[1] not in _SUBMODULES
+            and all(part[:1].isupper() for part in parts[1:])
+        ):
             self.report(node, "PQ5", f"enums are unscoped in PythonQt: qt.{parts[1]}.{parts[3]}")
         if parts[:1] == ["qt"] and len(parts) == 3 and parts[1] in ("Qt", "QPalette") and parts[2] in _REMOVED_ENUMS:
             self.report(node, "PQ7", f"{name} was removed in Qt 6")

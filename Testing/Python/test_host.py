@@ -378,6 +378,7 @@ def test_mouse_turns_the_camera_and_the_wheel_moves_the_slice(host, example) -> 
 
 def test_control_points_are_placed_by_mouse(host, example) -> None:
     import slicer
+    import vtk
 
     slicer.util.setSliceViewerLayers(background=slicer.util.getNode("CT"), fit=True)
     widget = slicer.qSlicerSimpleMarkupsWidget()
@@ -390,6 +391,12 @@ def test_control_points_are_placed_by_mouse(host, example) -> None:
     host.user.drag(view, (90, 60), (100, 70), steps=3, button=host.user.NO_BUTTON)
     host.user.click(view, host.user.QPoint(100, 70))
     assert node.GetNumberOfDefinedControlPoints() == 1
+    position, pixel = [0.0, 0.0, 0.0], [0.0, 0.0, 0.0, 1.0]
+    node.GetNthControlPointPositionWorld(0, position)
+    inverse = vtk.vtkMatrix4x4()
+    vtk.vtkMatrix4x4.Invert(view.mrmlSliceNode().GetXYToRAS(), inverse)
+    inverse.MultiplyPoint([*position, 1.0], pixel)
+    assert abs(pixel[0] - 100) < 2 and abs(view.height - 1 - pixel[1] - 70) < 2  # where the mouse was
     assert not widget.markupsPlaceWidget().placeModeEnabled
     assert widget.tableWidget().rowCount == 1
 

@@ -18,7 +18,7 @@ from DiffPoseSlicerLib.geometry.files import read_json
 from DiffPoseSlicerLib.geometry.pose import Pose, view_rotation
 from DiffPoseSlicerLib.geometry.se3 import rigid, rotation_angle, so3_exp
 from DiffPoseSlicerLib.scene import carm_nodes, overlays, placement, views
-from DiffPoseSlicerLib.scene.nodes import helpers, referenced
+from DiffPoseSlicerLib.scene.nodes import array_matrix, helpers, referenced
 
 pytest_plugins = ["slicerhost.pytest_plugin"]
 
@@ -101,6 +101,19 @@ def register(host, panel):
     host.user.click(panel.ui.registerButton)
     host.user.wait(lambda: panel.register.task is None, 60)
     settle(host, panel)
+
+
+def in_view(view, point):
+    """Where a point of the world is seen in a 3D or slice view, in the widget's pixels."""
+    if hasattr(view, "sliceLogic"):
+        matrix = slicer.vtkMRMLSliceNode.SafeDownCast(view.mrmlSliceNode()).GetXYToRAS()
+        x, y = (np.linalg.inv(array_matrix(matrix)) @ point)[:2]
+    else:
+        renderer = view.renderer()
+        renderer.SetWorldPoint(*point)
+        renderer.WorldToDisplay()
+        x, y = renderer.GetDisplayPoint()[:2]
+    return round(x), round(view.height - 1 - y)
 
 
 def assert_registered(panel, ct, node, fluoro):
@@ -320,7 +333,7 @@ def test_the_whole_story_by_mouse(host, panel, small_ct, rendered, tmp_path):
     panel.review.export(str(tmp_path / "nowhere" / "result.json"))
     assert sign(ui.reviewStateLabel) == BAD and "cannot be written" in said(ui.reviewStateLabel)
     accepted = placement.get_ct_to_world(transform)
-    user.choose(ui.startCombo, "View and angles as given")
+    user.choose(ui.startCombo, "View as given")
     register(host, panel)
     assert "start: pose" in ui.registerDetailLabel.text
     user.click(ui.undoButton)
@@ -401,6 +414,39 @@ def test_dragging_the_ct_renders_it_anew_and_registration_starts_from_there(host
     register(host, panel)
     assert "start: current" in panel.ui.registerDetailLabel.text
     assert_registered(panel, small_ct, node, fluoro)
+
+
+def test_the_ct_is_dragged_by_its_handles_in_both_views(host, panel, small_ct, rendered):
+    from DiffPoseSlicerLib.panel.parameters import Start
+
+    node, fluoro = with_images(panel, small_ct, rendered)
+    settle(host, panel)
+    transform, manager = placement.find_transform(node), host.app.layoutManager()
+    host.user.click(panel.ui.moveButton)
+    assert panel.parameters.start is Start.CURRENT
+    for view in (manager.threeDWidget(views.VIEW_3D).threeDView(), manager.sliceWidget(views.VIEW_XRAY).sliceView()):
+        host.user.process_events(0.2)
+        before, drawn = placement.get_ct_to_world(transform), panel.review.drr.drawn
+        x, y = in_view(view, before @ [*small_ct.center, 1])
+        host.user.drag(view, (x + 3, y), (x, y), 3, button=host.user.NO_BUTTON)  # the mouse finds the handle
+        host.user.drag(view, (x, y), (x + 24, y - 16), 6)
+        moved = np.linalg.inv(before) @ placement.get_ct_to_world(transform)
+        assert np.linalg.norm(moved[:3, 3]) > 5 and np.allclose(moved[:3, :3], np.eye(3), atol=1e-6)
+        settle(host, panel)
+        assert panel.review.drr.drawn > drawn  # the synthetic X-ray has followed
+    register(host, panel)
+    assert "start: current" in panel.ui.registerDetailLabel.text
+    assert not panel.ui.moveButton.checked and not transform.GetDisplayNode().GetEditorVisibility()
+    assert_registered(panel, small_ct, node, fluoro)
+    # They go with the module, and with the CT.
+    host.user.click(panel.ui.moveButton)
+    assert transform.GetDisplayNode().GetEditorVisibility()
+    slicer.util.selectModule("Volumes")
+    assert not transform.GetDisplayNode().GetEditorVisibility()
+    host.open("DiffPoseSlicer")
+    host.user.click(panel.ui.moveButton)
+    panel.parameters.ct = None
+    assert not transform.GetDisplayNode().GetEditorVisibility() and not panel.ui.moveButton.enabled
 
 
 def test_follow_registers_new_pixels_by_itself(host, panel, small_ct, rendered):

@@ -57,7 +57,7 @@ def test_landmarks_start_a_registration_and_their_errors_are_shown(host, panel, 
     node, fluoro = with_images(panel, small_ct, rendered)
     settle(host, panel)
     truth = truth_of(small_ct)
-    host.user.choose(panel.ui.startCombo, "Landmarks in CT and image")
+    host.user.choose(panel.ui.startCombo, "Landmarks")
     assert panel.ui.pointsSelector.visible and panel.ui.seenSelector.visible
     assert not panel.ui.registerButton.enabled and "point lists" in said(panel.ui.registerStateLabel)
     points, seen = both_lists(panel, node, fluoro, truth, names)
@@ -75,7 +75,7 @@ def test_landmarks_start_a_registration_and_their_errors_are_shown(host, panel, 
     # The points moved along with the CT.
     errors = panel.logic.landmark_errors(node, fluoro, points, seen)
     assert max(errors.values()) < 1.0
-    host.user.choose(panel.ui.startCombo, "Automatic: prepared model, else search")
+    host.user.choose(panel.ui.startCombo, "Automatic")
     assert not panel.ui.pointsSelector.visible
 
 
@@ -145,11 +145,11 @@ def test_two_views_are_registered_together(host, panel, small_ct, rendered):
     panel.logic.set_geometry(second, kit.CARM)
     panel.logic.place_carm(node, second, "LEFT_LATERAL")
     panel.refresh()
-    host.user.choose(panel.ui.startCombo, "View and angles as given")
+    host.user.choose(panel.ui.startCombo, "View as given")
     register(host, panel)
     result = panel.logic.result(fluoro)
     assert result is not None and len(result["views"]) == 2
-    host.user.choose(panel.ui.startCombo, "Automatic: prepared model, else search")
+    host.user.choose(panel.ui.startCombo, "Automatic")
 
 
 def test_several_poses_and_warnings_are_shown(host, panel, small_ct, rendered):

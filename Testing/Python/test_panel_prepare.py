@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.machinery
 import importlib.metadata
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -102,9 +104,6 @@ def test_pause_resume_stop_and_go_on(host, panel, small_ct, rendered, monkeypatc
     panel.parameters.job = folder
     panel.prepare.found_again()
     assert panel.prepare.active  # it went on without its scene
-    import os
-    import signal
-
     os.kill(json.loads((Path(folder) / "status.json").read_text())["pid"], signal.SIGKILL)
     user.wait(lambda: not panel.prepare.active, 30)
     assert said(ui.prepareStateLabel).startswith("Interrupted") and ui.prepareButton.text == "Resume"
@@ -126,6 +125,111 @@ def test_a_preparation_without_any_image_uses_the_c_arm_that_is_known(host, pane
     host.user.wait(lambda: panel.parameters.job, 30)
     host.user.wait(lambda: not panel.prepare.active, 120)
     assert panel.logic.models()[0].carm.source_to_detector == 1020
+    clear_models(panel)
+    unfold(host, ui.prepareSection, False)
+
+
+def test_a_preparation_is_found_again_with_its_ct_and_only_with_it(host, panel, small_ct, rendered, monkeypatch):
+    """Slicer starts again: an empty scene, the CT loaded from its file. What goes on, or was cut off, is taken up."""
+    from dataclasses import replace
+
+    from DiffPoseSlicerLib.imaging.ct import CTVolume
+    from DiffPoseSlicerLib.panel.parameters import Quality
+    from DiffPoseSlicerLib.pretraining import job, settings
+
+    for name in ("quick", "standard"):
+        monkeypatch.setitem(settings.PRESETS, name, replace(settings.PRESETS["tiny"], seconds=600))
+    ui, user = panel.ui, host.user
+    story.with_images(panel, small_ct, rendered)
+    settle(host, panel)
+    panel.parameters.rotation, panel.parameters.quality = 25.0, Quality.STANDARD
+    unfold(host, ui.prepareSection)
+    user.click(ui.prepareButton)
+    user.wait(lambda: panel.prepare._status.get("state") == "running", 90)
+    folder = Path(panel.parameters.job)
+
+    def start_anew(ct):
+        slicer.mrmlScene.Clear(0)
+        host.user.wait(lambda: not panel.logic.busy, 30)
+        elsewhere = said(ui.prepareStateLabel)
+        with_ct(ct)
+        return elsewhere
+
+    def with_ct(ct):
+        panel.parameters.ct = kit.ct_node(ct, "CT")
+        settle(host, panel)
+
+    assert "choose its CT" in start_anew(small_ct)
+    assert Path(panel.parameters.job) == folder and panel.prepare.active and ui.stopButton.enabled
+    assert panel.parameters.rotation == 25.0 and panel.parameters.quality is Quality.STANDARD
+    assert panel.carm() == kit.CARM  # the C-arm came back with it
+    assert ui.trainingBar.visible
+    # Another patient's CT: it is not shown there, and goes on.
+    with_ct(CTVolume.from_array(small_ct.hu[:-4], small_ct.affine))
+    assert panel.parameters.job == "" and sign(ui.prepareStateLabel) == IDLE and job.is_running(folder)
+    with_ct(small_ct)
+    assert Path(panel.parameters.job) == folder
+    # Cut off and found at the next start: Resume goes on with it, unless another order is given.
+    os.kill(json.loads((folder / "status.json").read_text())["pid"], signal.SIGKILL)
+    user.wait(lambda: not panel.prepare.active, 30)
+    start_anew(small_ct)
+    assert Path(panel.parameters.job) == folder and said(ui.prepareStateLabel).startswith("Interrupted")
+    assert ui.prepareButton.text == "Resume"
+    panel.parameters.rotation = 20.0
+    assert ui.prepareButton.text == "Prepare" and "another one" in said(ui.prepareStateLabel)
+    panel.parameters.rotation = 25.0
+    user.click(ui.prepareButton)
+    user.wait(lambda: panel.prepare._status.get("state") == "running", 90)
+    assert Path(panel.parameters.job) == folder
+    user.click(ui.stopButton)
+    user.wait(lambda: not panel.prepare.active, 60)
+    clear_models(panel)
+    unfold(host, ui.prepareSection, False)
+
+
+@pytest.mark.parametrize(
+    ("certificate", "colour", "cell", "words"),
+    [
+        ({"certified": True, "success": 0.985, "interval": [0.957, 0.995], "cases": 200, "reasons": []}, GOOD,
+         "certified 98.5 %", "Prepared and certified: 98.5 % of 200 simulated images"),
+        ({"certified": False, "success": 0.8, "interval": [0.74, 0.85], "cases": 200,
+          "reasons": ["the success rate may be as low as 74%; 90% is needed"]}, WARN,
+         "not certified, 80 %", "Prepared, but not certified: 80.0 % of 200"),
+        (None, GOOD, "", "Prepared: registration can start"),
+    ],
+)  # fmt: skip
+def test_a_certificate_is_told_with_its_figures(host, panel, small_ct, rendered, short, monkeypatch, certificate,
+                                                colour, cell, words):  # fmt: skip
+    from DiffPoseSlicerLib.pretraining import job
+
+    ui, user = panel.ui, host.user
+    node, _ = story.with_images(panel, small_ct, rendered)
+    settle(host, panel)
+    panel.parameters.job = str(panel.logic.pretrain(node, kit.CARM, view="AP"))
+    folder, read = Path(panel.parameters.job), job.read_status
+    page = folder / "certificate.html"
+    if certificate is None:
+        page.unlink(missing_ok=True)
+    else:
+        page.write_text("<p>figures</p>")
+    monkeypatch.setattr(job, "read_status", lambda f: {**read(f), "certificate": certificate})
+    unfold(host, ui.prepareSection)
+    panel.prepare.found_again()
+    panel.prepare.list_models()
+    panel.refresh()
+    assert sign(ui.prepareStateLabel) == colour and said(ui.prepareStateLabel).startswith(words)
+    assert ui.modelsTree.topLevelItem(0).text(1).startswith(cell)
+    user.click(ui.modelsTree.viewport(), ui.modelsTree.visualItemRect(ui.modelsTree.topLevelItem(0)).center())
+    opened = []
+    monkeypatch.setattr(panel.prepare, "browse", opened.append)
+    if certificate is None:
+        assert not ui.certificateButton.enabled and "no certificate yet" in ui.certificateButton.toolTip
+    else:
+        user.click(ui.certificateButton)
+        assert opened == [page]
+    user.click(ui.openModelButton)
+    assert opened[-1] == folder
+    panel.parameters.job = ""
     clear_models(panel)
     unfold(host, ui.prepareSection, False)
 

@@ -17,6 +17,8 @@ import pythonqt_lint  # noqa: E402
 SEEDED = [
     ("PQ1", "from PySide6 import QtWidgets"),
     ("PQ1", "import PyQt5.QtCore"),
+    ("PQ1", "label = qt.QtWidgets.QLabel('a')"),
+    ("PQ1", "from qt import QtCore"),
     ("PQ2", "timer = qt.QTimer(parent=None)"),
     ("PQ2", "label = qt.QLabel()\nlabel.setText(text='a')"),
     ("PQ2", "qt.QTimer.singleShot(msec=0, slot=f)"),
@@ -29,6 +31,7 @@ SEEDED = [
     ("PQ3", "def f(self):\n  return self.ui.slider.value()"),
     ("PQ3", "def f(self):\n  return self.ui.selector.currentNodeID()"),
     ("PQ3", "def f(process: qt.QProcess):\n  return qt.QLineEdit('a').text()"),
+    ("PQ3", "label = qt.QLabel()\nprint(label.objectName())"),
     ("PQ4", "label = qt.QLabel()\nlabel.count = 3"),
     ("PQ4", "class W:\n  def setup(self):\n    self.b = qt.QPushButton()\n    self.b.action = None"),
     ("PQ4", "def f(self):\n  self.ui.selector.volume, x = 1, 2"),
@@ -48,7 +51,13 @@ SEEDED = [
     ("PQ8", "button = qt.QPushButton()\nbutton.connect('click(bool)', f)"),
     ("PQ9", "for i in range(3):\n  self.ui.button.connect('clicked(bool)', lambda i=i: f(i))"),
     ("PQ9", "button = qt.QPushButton()\nbutton.clicked.connect(lambda i=1: f(i))"),
+    (
+        "PQ9",
+        "class W:\n  def setup(self):\n    self.ui.button.connect('clicked(bool)', self.f)\n  def f(self, n=1): pass",
+    ),
     ("PQ10", "ok = isinstance(w, (str, qt.QWidget))"),
+    ("PQ11", "def f(self):\n  timer = qt.QTimer()\n  timer.connect('timeout()', self.g)\n  timer.start(5)"),
+    ("PQ11", "def f():\n  process = qt.QProcess()\n  process.start('python', [])"),
 ]
 
 CLEAN = """
@@ -71,9 +80,22 @@ class Panel(qt.QWidget):
         self.button.connect("clicked(bool)", lambda _checked, i=3: self.tick(i))
         self.button.clicked.connect(partial(self.tick, 2))
         self.process = qt.QProcess()
-        self.process.connect("finished(int,QProcess::ExitStatus)", self.tick)
+        self.process.connect("finished(int,QProcess::ExitStatus)", self.ended)
         if self.process.state() == qt.QProcess.NotRunning:
             self.process.start("python", ["-c", "1"])
+
+    def ended(self, code, status):
+        pass
+
+    def kept(self):
+        parented, kept, given = qt.QTimer(self), qt.QTimer(), qt.QTimer()
+        self.timers = [kept]
+        given.connect("timeout()", lambda: given.stop())
+        for timer in (parented, kept):
+            timer.start(3)
+        process = qt.QProcess()
+        process.start("python", ["-c", "1"])
+        return process
 
     def tick(self, i=0):
         if self.button.checked and self.button.isEnabled() and self.label.text == "x":

@@ -42,7 +42,14 @@ class EngineError(RuntimeError):
 
 
 class EngineStopped(EngineError):
-    """The worker process ended or could not be started; the next request starts it again."""
+    """The worker process ended or could not be started; the next request starts it again.
+
+    `status`: its exit status, negative for the signal that ended it; None where it could not be started.
+    """
+
+    def __init__(self, message: str, details: str = "", status: int | None = None) -> None:
+        super().__init__(message, details)
+        self.status = status
 
 
 @dataclass
@@ -134,7 +141,7 @@ class EngineClient:
             status = self._transport.exit_status()
             if status is not None:
                 self._take()  # what it said last
-                self._ended(self._why(status))
+                self._ended(self._why(status), None if self._failure else status)
         while self._calls:
             self._calls.popleft()()
         return self.busy
@@ -192,10 +199,14 @@ class EngineClient:
 
     # The rest is the machinery.
 
+    @property
+    def _failure(self) -> str:
+        """Why the worker could not be started, "" where it could."""
+        return self._start_failure or self._transport.start_error
+
     def _why(self, status: int) -> str:
-        failure = self._start_failure or self._transport.start_error
-        if failure:
-            return f"could not be started ({failure})"
+        if self._failure:
+            return f"could not be started ({self._failure})"
         hint = " (perhaps for want of memory)" if status == -9 else ""
         # Requests are worked on in order: the first that is outstanding was under way.
         at_work = next((p.params for p in self._pending.values() if p.method in _READS), {})
@@ -288,10 +299,11 @@ class EngineClient:
             self.arrays.remove(reference)
         return pending
 
-    def _ended(self, how: str) -> None:
+    def _ended(self, how: str, status: int | None = None) -> None:
         self._running = False
         self._held.clear()
-        self._fail_all(EngineStopped(f"The engine {how.rstrip('.')}. The next request starts it again.", self.log_tail))
+        message = f"The engine {how.rstrip('.')}. The next request starts it again."
+        self._fail_all(EngineStopped(message, self.log_tail, status))
 
     def _fail_all(self, error: Exception) -> None:
         for pending in [self._finish(id) for id in list(self._pending)]:

@@ -10,6 +10,8 @@ from slicer.i18n import tr as _
 from . import settings, status
 from .steps import Step
 
+_LAST_LINES = 12  # of the engine's log, where it has failed
+
 
 class EngineSection(Step):
     """The section below the steps."""
@@ -60,14 +62,18 @@ class EngineSection(Step):
 
     def _ill(self, error: Exception) -> None:
         self._testing = False
-        failure = getattr(self.logic.transport, "start_error", "")
-        if failure:
-            self.say("bad", _("The engine cannot be started: {reason}").format(reason=failure))
-        else:
-            kind, text = status.of_error(error)
-            details = getattr(error, "details", "").strip()
-            self.say(kind, f"{text}\n{details}" if details else text)
+        self.failed(error)
         self.refresh()
+
+    def failed(self, error: Exception) -> None:
+        """Show what is known of a failure of the engine: why it cannot be started, or its last words."""
+        reason = getattr(self.logic.transport, "start_error", "")
+        if reason:
+            self.say("bad", _("The engine cannot be started: {reason}").format(reason=reason))
+            return
+        kind, text = status.of_error(error)
+        words = getattr(error, "details", "").strip().splitlines()
+        self.say(kind, "\n".join([text, *words[-_LAST_LINES:]]))
 
     def restart(self) -> None:
         """End the engine's process; the next request starts it again."""

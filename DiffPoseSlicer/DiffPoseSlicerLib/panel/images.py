@@ -196,7 +196,7 @@ class ImagesStep(Step):
 
     def _not_read(self, error: Exception) -> None:
         if not isinstance(error, Cancelled):
-            self._say(status.of_error(error)[1])
+            self._say(self.panel.explain(error)[1])
 
     def _offer(self, node: Any) -> None:
         """What is known of a C-arm without a file that says it."""

@@ -20,7 +20,7 @@ from . import packages, status
 from .engine import EngineSection
 from .images import ImagesStep
 from .layout import Layout
-from .parameters import View
+from .parameters import Quality, View
 from .prepare import PrepareStep
 from .registering import RegisterStep
 from .review import ReviewStep
@@ -97,8 +97,7 @@ class Panel(VTKObservationMixin):
     def exit(self) -> None:
         """Another module is shown."""
         self.entered = False
-        if self.ui.lookButton.checked:
-            self.ui.lookButton.checked = False
+        self.ui.lookButton.checked = self.ui.moveButton.checked = False
         self.layout.leave()
 
     def scene_closes(self) -> None:
@@ -173,7 +172,13 @@ class Panel(VTKObservationMixin):
 
     def _not_loaded(self, error: Exception) -> None:
         if isinstance(error, EngineError):
-            self.engine.say(*status.of_error(error))
+            self.explain(error)
+
+    def explain(self, error: Exception) -> tuple[str, str]:
+        """(kind, sentence) for something that went wrong; what the engine said last is shown in its section."""
+        if isinstance(error, EngineError):
+            self.engine.failed(error)
+        return status.of_error(error)
 
     # The images and their geometry
 
@@ -251,7 +256,7 @@ class Panel(VTKObservationMixin):
     def _not_shown(self, error: Exception) -> None:
         if not isinstance(error, Cancelled):  # else there is a newer wish
             self._showing = None
-            self.images._say(status.of_error(error)[1])
+            self.images._say(self.explain(error)[1])
 
     def registered(self) -> None:
         """A registration has ended well."""
@@ -335,6 +340,17 @@ class Panel(VTKObservationMixin):
             p.view, p.laoRao, p.cranCaud = View(view["view"]), view["laoRao"], view["cranCaud"]
         self._known["view"] = (p.view, p.laoRao, p.cranCaud)
 
+    def take_over_order(self, model: Any) -> None:
+        """Let the panel say what a preparation that was found is for, as far as the image does not say otherwise."""
+        p = self.parameters
+        with slicer.util.NodeModify(p.parameterNode):
+            if self.carm_of_image() is None:
+                self.remember_carm(model.carm)
+                p.view, p.laoRao, p.cranCaud = View(model.view), model.lao_rao, model.cran_caud
+            p.rotation, p.shift = _within(model.rotation[0], 5, 60), _within(model.translation[0], 10, 150)
+            if model.preset in [quality.value for quality in Quality]:
+                p.quality = Quality(model.preset)
+
     def _observe(self, role: str, node: Any, event: Any, callback: Any) -> None:
         """Observe one node in a role, and no longer the one before."""
         before = self._observed.get(role)
@@ -373,6 +389,10 @@ class Panel(VTKObservationMixin):
         """Show the present state everywhere."""
         for step in self.steps:
             step.refresh()
+
+
+def _within(value: float, low: float, high: float) -> float:
+    return min(max(value, low), high)
 
 
 def _later(milliseconds: int, do: Any) -> Any:

@@ -58,11 +58,11 @@ class Start(Enum):
     def label(start: "Start") -> str:
         """The words of a start in the panel."""
         return {
-            Start.AUTO: _("Automatic: prepared model, else search"),
+            Start.AUTO: _("Automatic"),
             Start.CURRENT: _("Where the CT is now"),
-            Start.VIEW: _("View and angles as given"),
-            Start.SEARCH: _("Search around the view"),
-            Start.LANDMARKS: _("Landmarks in CT and image"),
+            Start.VIEW: _("View as given"),
+            Start.SEARCH: _("Search"),
+            Start.LANDMARKS: _("Landmarks"),
         }[start]
 
 

@@ -30,6 +30,7 @@ class PrepareStep(Step):
         ui.stopButton.connect("clicked()", self.stop)
         ui.deleteModelButton.connect("clicked()", self.delete)
         ui.openModelButton.connect("clicked()", self.open_folder)
+        ui.certificateButton.connect("clicked()", self.open_certificate)
         ui.installTorchButton.connect("clicked()", self.install)
         ui.modelsTree.connect("itemSelectionChanged()", self._selection_changed)
         ui.modelsTree.setHeaderLabels([_("Model"), _("State"), _("Size")])
@@ -39,6 +40,7 @@ class PrepareStep(Step):
         self._listed: list[Any] = []
         self._seen: Any = None
         self._started_at: float | None = None
+        self._elsewhere = False  # whether something is under way while no CT is chosen
         self._timer = qt.QTimer()
         self._timer.setInterval(_WATCH_MS)
         self._timer.connect("timeout()", self.watch)
@@ -66,15 +68,10 @@ class PrepareStep(Step):
         if self.ct is None or carm is None or self._task is not None:
             return
         self._said = None
-        across, turned = parameters.shift, parameters.rotation
         self._task = self.logic.pretrain(
             self.ct,
             carm,
-            view=parameters.view.value,
-            lao_rao=parameters.laoRao,
-            cran_caud=parameters.cranCaud,
-            rotation=[turned] * 3,
-            translation=[across, across, 2 * across],
+            **self._order(),
             preset=parameters.quality.value,
             python=settings.python(),
             environment=settings.environment(),
@@ -84,6 +81,17 @@ class PrepareStep(Step):
         )
         self.panel.wake()
         self.panel.refresh()
+
+    def _order(self) -> dict[str, Any]:
+        """What the panel says a preparation is for."""
+        p = self.panel.parameters
+        return {
+            "view": p.view.value,
+            "lao_rao": p.laoRao,
+            "cran_caud": p.cranCaud,
+            "rotation": [p.rotation] * 3,
+            "translation": [p.shift, p.shift, 2 * p.shift],
+        }
 
     def _started(self, folder: Path) -> None:
         self._task = None
@@ -96,7 +104,7 @@ class PrepareStep(Step):
 
     def _failed(self, error: Exception) -> None:
         self._task = None
-        self._said = status.of_error(error)
+        self._said = self.panel.explain(error)
         self.panel.refresh()
 
     def pause(self) -> None:
@@ -122,7 +130,7 @@ class PrepareStep(Step):
         try:
             prepare.delete(model.folder)
         except InputError as error:
-            self._said = status.of_error(error)
+            self._said = self.panel.explain(error)
         if self.folder == model.folder:
             self.panel.parameters.job = ""
             self._status = {"state": "new"}
@@ -133,7 +141,17 @@ class PrepareStep(Step):
         """Show the chosen model's folder in the system's file manager."""
         model = self._chosen()
         if model is not None:
-            qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(model.folder)))
+            self.browse(model.folder)
+
+    def open_certificate(self) -> None:
+        """Show the chosen model's certificate in the browser."""
+        model = self._chosen()
+        if model is not None and model.report is not None:
+            self.browse(model.report)
+
+    def browse(self, path: Path) -> None:
+        """Open a file or a folder with what the system has for it."""
+        qt.QDesktopServices.openUrl(qt.QUrl.fromLocalFile(str(path)))
 
     def install(self) -> None:
         """Install what a preparation needs, after asking for each; stop at the first that is declined or fails."""
@@ -154,9 +172,26 @@ class PrepareStep(Step):
         """A scene or the module was opened: look after the job it names, which may have gone on meanwhile."""
         self._seen = self._started_at = None
         self._status = {"state": "new"}
+        self._elsewhere = self.ct is None and any(jobs.is_running(model.folder) for model in self.logic.models())
         if self.folder is not None and (self.folder / "job.json").is_file():
             self._timer.start()
             self.watch()
+
+    def _take_up(self) -> None:
+        """Watch what is under way for this CT or was cut off, perhaps since another session; let go of another CT's."""
+        if self.logic.loaded(self.ct) is None or self._task is not None:
+            return
+        if self.folder is not None and self.folder not in [model.folder for model in self._listed]:
+            self.panel.parameters.job = ""  # it goes on by itself, and is found again with its CT
+            self.found_again()
+        unfinished = [m for m in self._listed if m.status.get("state") in (*jobs.ACTIVE, "interrupted")]
+        if self.folder is not None or not unfinished:
+            return
+        model = next((m for m in unfinished if m.status["state"] in jobs.ACTIVE), unfinished[0])
+        self.panel.take_over_order(model)
+        self.panel.parameters.job = str(model.folder)
+        self.found_again()
+        self.panel.layout_changed()
 
     def watch(self) -> None:
         """Read the job's figures; stop the timer once it has ended."""
@@ -194,11 +229,11 @@ class PrepareStep(Step):
             return found
         if float(found.get("heartbeat") or 0.0) > self._started_at or jobs.is_running(folder):
             self._started_at = None
-        elif time.time() - self._started_at < prepare.START_S:
+        elif time.time() - self._started_at < prepare.START_S and not jobs.has_ended(folder):
             return {"state": "starting"}
         else:
             self._started_at = None
-            return {"state": "failed", "message": _("The preparation did not start; see log.txt in its folder.")}
+            return prepare.not_started(folder)
         return found
 
     def list_models(self) -> None:
@@ -210,12 +245,16 @@ class PrepareStep(Step):
             item = qt.QTreeWidgetItem()
             item.setText(0, describe_model(model))
             item.setText(1, describe_state(model.status, model.usable))
+            item.setToolTip(1, describe_certificate(model.certificate))
             item.setText(2, _("{size:.0f} MB").format(size=model.size / 1e6))
             item.setToolTip(0, str(model.folder))
             tree.addTopLevelItem(item)
         for column in range(3):
             tree.resizeColumnToContents(column)
+        if self._listed:
+            tree.setCurrentItem(tree.topLevelItem(0))
         self._selection_changed()
+        self._take_up()
 
     def _chosen(self) -> Any:
         items = self.ui.modelsTree.selectedItems()
@@ -223,8 +262,13 @@ class PrepareStep(Step):
         return self._listed[index] if 0 <= index < len(self._listed) else None
 
     def _selection_changed(self) -> None:
-        chosen = self._chosen() is not None
+        model = self._chosen()
+        chosen = model is not None
         why = _("Choose a model in the list.")
+        certified = chosen and model.report is not None
+        without = _("This model has no certificate yet.") if chosen else why
+        tip = _("Show how often registration found the pose from this model, on simulated images.")
+        status.enable(self.ui.certificateButton, certified, tip if certified else without)
         status.enable(self.ui.deleteModelButton, chosen, _("Delete the chosen model.") if chosen else why)
         status.enable(self.ui.openModelButton, chosen, _("Open the chosen model's folder.") if chosen else why)
 
@@ -235,7 +279,7 @@ class PrepareStep(Step):
         state = str(self._status.get("state", "new"))
         missing = packages.missing_to_prepare()
         allowed, why = self._may_prepare(missing)
-        going_on = state in ("interrupted", "stopped")
+        going_on = state in ("interrupted", "stopped") and self._same_order()
         ui.prepareButton.text = _("Resume") if going_on else _("Prepare")
         tip = _("Learn how this patient's CT looks from this view. Goes on in the background.")
         status.enable(ui.prepareButton, allowed, tip if allowed else why)
@@ -257,7 +301,7 @@ class PrepareStep(Step):
                 ui.trainingBar.value = done
             if ui.trainingLabel.text != text:
                 ui.trainingLabel.text = text
-        for widget in (ui.modelsTree, ui.deleteModelButton, ui.openModelButton):
+        for widget in (ui.modelsTree, ui.certificateButton, ui.deleteModelButton, ui.openModelButton):
             widget.visible = bool(self._listed)
         status.show(ui.prepareStateLabel, *self._state(state, missing, why))
 
@@ -274,28 +318,42 @@ class PrepareStep(Step):
             return False, _("A preparation is under way.")
         return True, ""
 
+    def _same_order(self) -> bool:
+        """Whether what the panel says is what the watched job is for: then Prepare goes on with it."""
+        loaded, carm = self.logic.loaded(self.ct), self.panel.carm()
+        if loaded is None or carm is None or self.folder is None:
+            return False
+        order, quality = prepare.order(carm, loaded, **self._order()), self.panel.parameters.quality.value
+        return prepare.job_folder(self.logic.models_folder, loaded.key, order, quality) == self.folder
+
     def _state(self, state: str, missing: list[Any], why: str) -> tuple[str, str]:
         if self._said is not None:
             return self._said
         if self._task is not None:
             return "busy", _("The CT is handed on...")
+        then = _("Resume goes on from where it was.") if self._same_order() else _("Prepare begins another one.")
         texts = {
             "starting": ("busy", _("Starting: reading the CT.")),
             "running": ("busy", _("Learning how this patient looks. You may go on working.")),
             "certifying": ("busy", _("Testing the model on X-rays it has never seen.")),
             "paused": ("warn", _("Paused.")),
-            "interrupted": ("warn", _("Interrupted: its process ended. Resume goes on from where it was.")),
-            "stopped": ("warn", _("Stopped. Resume goes on from where it was.")),
+            "interrupted": ("warn", _("Interrupted: its process ended. {then}").format(then=then)),
+            "stopped": ("warn", _("Stopped. {then}").format(then=then)),
             "failed": (
                 "bad",
                 str(self._status.get("message") or _("The preparation failed; see log.txt in its folder.")),
             ),
-            "done": ("good", _("Prepared: registration can start from this model.")),
         }
+        if state == "done":
+            return _prepared(self._status.get("certificate"))
         if state in texts:
             return texts[state]
+        if self._elsewhere:
+            return "busy", _("A preparation is under way on this computer: choose its CT to watch it.")
         if missing:
-            return "warn", _("Not possible yet: {why} Registration works without.").format(why=why)
+            names = _(" and ").join(need.distribution for need in missing)
+            text = _("Preparing trains a network with {names}, not installed yet. Registration works without.")
+            return "warn", text.format(names=names)
         if why:
             return "idle", why
         if any(model.usable for model in self._listed):
@@ -311,15 +369,21 @@ class PrepareStep(Step):
 
 def fraction_done(state: dict[str, Any]) -> float:
     """How far a job is, 0..1, from its status."""
-    seconds, budget = state.get("seconds") or 0.0, state.get("budget") or 0.0
-    return min(1.0, seconds / budget) if budget else 0.0
+    seconds, left = state.get("seconds") or 0.0, state.get("secondsLeft")
+    if left is None:
+        return 0.0
+    return seconds / (seconds + left) if seconds else 0.0
 
 
 def describe_progress(state: dict[str, Any]) -> str:
     """Time left, error, success in one line."""
     parts = []
     left = state.get("secondsLeft")
-    if left is not None:
+    if state.get("state") == "certifying":
+        if state.get("cases"):
+            tried = _("{cases} simulated images tried, {rate:.0f} % within 1 mm")
+            parts.append(tried.format(cases=state["cases"], rate=100 * (state.get("successRate") or 0.0)))
+    elif left is not None:
         parts.append(_("{minutes}:{seconds:02d} left").format(minutes=int(left) // 60, seconds=int(left) % 60))
     if state.get("validationMtreMm") is not None:
         parts.append(_("error of the first guess {error:.1f} mm").format(error=state["validationMtreMm"]))
@@ -344,7 +408,30 @@ def describe_state(state: dict[str, Any], usable: bool) -> str:
     """Certificate or state of a model in a few words."""
     certificate = state.get("certificate")
     if isinstance(certificate, dict) and certificate.get("success") is not None:
-        return _("certified {success:.1f} %").format(success=100 * certificate["success"])
+        text = _("certified {rate:.1f} %") if certificate.get("certified") else _("not certified, {rate:.0f} %")
+        return text.format(rate=100 * certificate["success"])
     if usable and state.get("validationMtreMm") is not None:
         return _("first guess {error:.1f} mm").format(error=state["validationMtreMm"])
     return str(state.get("state", ""))
+
+
+def describe_certificate(certificate: dict[str, Any] | None) -> str:
+    """What a certificate says: the success rate, how sure it is, and why it certifies nothing; "" for none."""
+    if not certificate or certificate.get("success") is None:
+        return ""
+    text = _("{rate:.1f} % of {cases} simulated images were registered within 1 mm ({low:.1f} to {high:.1f} %)")
+    low, high = certificate.get("interval") or (0.0, 1.0)
+    figures = {"rate": certificate["success"], "low": low, "high": high}
+    text = text.format(cases=certificate.get("cases", 0), **{key: 100 * value for key, value in figures.items()})
+    return "; ".join([text, *certificate.get("reasons", ())])
+
+
+def _prepared(certificate: Any) -> tuple[str, str]:
+    """(kind, sentence) of a preparation that has ended well."""
+    found = certificate if isinstance(certificate, dict) else None
+    text = describe_certificate(found)
+    if found is None or not text:
+        return "good", _("Prepared: registration can start from this model.")
+    if found.get("certified"):
+        return "good", _("Prepared and certified: {figures}.").format(figures=text)
+    return "warn", _("Prepared, but not certified: {figures}. Look at each result.").format(figures=text)

@@ -8,7 +8,7 @@ from typing import Any
 from slicer.i18n import tr as _
 
 from ..scene import fluoroscopy as fluoro
-from ..scene import results
+from ..scene import placement, results
 from . import packages, status
 from .parameters import Start
 from .steps import Step
@@ -24,10 +24,12 @@ class RegisterStep(Step):
         super().__init__(panel)
         self.ui.registerButton.connect("clicked()", self.toggle)
         self.ui.installWarpButton.connect("clicked()", self.install)
+        self.ui.moveButton.connect("toggled(bool)", self.move_by_hand)
         self.task: Any = None
         self._said: tuple[str, str] | None = None
         self._latest: dict[str, Any] | None = None
         self._refreshed = 0.0
+        self._moved: Any = None  # the transform whose handles are shown
 
     def toggle(self) -> None:
         """Register, or stop."""
@@ -43,6 +45,7 @@ class RegisterStep(Step):
             return
         parameters = self.panel.parameters
         self._said, self._latest = None, None
+        self.ui.moveButton.checked = False
         nodes = self.images()
         begin: Any = start or parameters.start.value
         if begin == Start.LANDMARKS.value:
@@ -59,6 +62,15 @@ class RegisterStep(Step):
         self.panel.wake()
         self.panel.layout_changed()  # the plot of a preparation that has ended makes room
         self.panel.refresh()
+
+    def move_by_hand(self, on: bool) -> None:
+        """Show handles in the 3D view that move the CT, or hide them. What they leave is where registration starts."""
+        if self._moved is not None:
+            placement.hide_handles(self._moved)
+            self._moved = None
+        if on and self.ct is not None:
+            self._moved = self.logic.show_handles(self.ct)
+            self.panel.parameters.start = Start.CURRENT
 
     def images(self) -> list[Any]:
         """The fluoroscopies that are registered together: the chosen one, and the second view where there is one."""
@@ -78,13 +90,14 @@ class RegisterStep(Step):
 
     def _failed(self, error: Exception) -> None:
         self.task = None
-        self._said = status.of_error(error)
+        self._said = self.panel.explain(error)
         if self._said[0] == "warn":
             self._said = ("warn", _("Stopped: the CT lies where it was."))
         self.panel.refresh()
 
     def forget_message(self) -> None:
         """Other images were chosen: what was said about the last run is over."""
+        self.ui.moveButton.checked = False
         if self.task is None:
             self._said = None
 
@@ -110,6 +123,12 @@ class RegisterStep(Step):
         result = self._result()
         status.accent(ui.registerButton, allowed and not running and result is None)
         ui.startCombo.enabled = not running
+        movable = not running and placement.find_transform(self.ct) is not None
+        tip = _("Show handles in the 3D view that move the CT; registration then starts from there.")
+        if not movable:
+            tip = why or _("Wait until the registration has ended.")
+            ui.moveButton.checked = False
+        status.enable(ui.moveButton, movable, tip)
         by_landmarks = self.panel.parameters is not None and self.panel.parameters.start is Start.LANDMARKS
         for widget in (ui.pointsLabel, ui.pointsSelector, ui.seenLabel, ui.seenSelector):
             widget.visible = by_landmarks
@@ -161,12 +180,16 @@ class RegisterStep(Step):
         result = self._result()
         if result is not None:
             return trust_line(result, results.is_accepted(self.fluoroscopy))
+        if not packages.can_register():
+            return "warn", _(
+                "Registration renders synthetic X-rays with NVIDIA Warp, which is not installed. Install it (about "
+                "{size}) by the button below."
+            ).format(size=packages.WARP.size)
         allowed, why = self._may_register()
-        if not allowed:
-            return ("warn" if not packages.can_register() else "idle"), why
-        return "ready", _("Ready to register.")
+        return ("ready", _("Ready to register.")) if allowed else ("idle", why)
 
     def close(self) -> None:
+        self.ui.moveButton.checked = False
         if self.task is not None:
             self.task.cancel()
 

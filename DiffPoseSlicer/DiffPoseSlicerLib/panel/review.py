@@ -105,7 +105,7 @@ class ReviewStep(Step):
         self.draw()
 
     def _drr_failed(self, error: Exception) -> None:
-        self._said = self._drr_error = status.of_error(error)
+        self._said = self._drr_error = self.panel.explain(error)
         self.panel.refresh()
 
     # What the buttons do
@@ -216,7 +216,7 @@ class ReviewStep(Step):
         self.panel.refresh()
 
     def _not_reported(self, error: Exception) -> None:
-        self._said = status.of_error(error)
+        self._said = self.panel.explain(error)
         self.panel.refresh()
 
     def _try(self, action: Any, said: str) -> None:
@@ -224,7 +224,7 @@ class ReviewStep(Step):
             action()
             self._said = ("good", said)
         except InputError as error:
-            self._said = status.of_error(error)
+            self._said = self.panel.explain(error)
         self.panel.refresh()
 
     # What is shown

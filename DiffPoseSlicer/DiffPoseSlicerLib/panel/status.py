@@ -18,6 +18,7 @@ _SIGNS = {
     "warn": ("&#9650;", "#c98a00"),
     "bad": ("&#10008;", "#d0453b"),
 }
+_KILLED = -9  # what a system that runs out of memory does
 ACCENT = (
     "QPushButton { background-color: #2f6fb8; color: white; font-weight: bold; border: 1px solid #24578f;"
     " border-radius: 4px; padding: 4px; } QPushButton:pressed { background-color: #24578f; }"
@@ -28,7 +29,7 @@ ACCENT = (
 def line(kind: str, text: str) -> str:
     """Rich text of a state: `kind` is idle, ready, busy, good, warn or bad."""
     sign, color = _SIGNS[kind]
-    return f'<span style="color:{color}">{sign}</span>&nbsp; {html.escape(text)}'
+    return f'<span style="color:{color}">{sign}</span>&nbsp; {html.escape(text).replace(chr(10), "<br>")}'
 
 
 def show(label: object, kind: str, text: str) -> None:
@@ -60,7 +61,18 @@ def of_error(error: Exception) -> tuple[str, str]:
     if isinstance(error, InputError):
         return "bad", str(error)
     if isinstance(error, EngineStopped):
-        return "bad", _("The engine ended. Try again: it starts anew. Its last words are under Engine and settings.")
+        return "bad", _why_stopped(error)
     if isinstance(error, EngineError):
         return "bad", str(error)
     return "bad", _("This should not have happened: {kind}: {message}").format(kind=type(error).__name__, message=error)
+
+
+def _why_stopped(error: EngineStopped) -> str:
+    if error.status is None:
+        return _("The engine cannot be started: choose another interpreter under Engine and settings, then press Test.")
+    if error.status == _KILLED:
+        return _(
+            "The engine was ended from outside, perhaps for want of memory: close other programs, then try again; it "
+            "starts anew."
+        )
+    return _("The engine ended. Try again: it starts anew. Its last words are under Engine and settings.")

@@ -70,7 +70,8 @@ class QProcessTransport:
             return 127
         if self._alive() or self._process.bytesAvailable():
             return None
-        return int(self._process.exitCode())
+        status = int(self._process.exitCode())
+        return -status if self._process.exitStatus() == qt.QProcess.CrashExit else status  # killed: the signal
 
     def stop(self, grace: float) -> None:
         process, self._process = self._process, None

@@ -278,7 +278,8 @@ def read_request(folder: PathLike) -> str:
         return ""
 
 
-_children: list[subprocess.Popen[bytes]] = []
+# The processes that were started from here, by the resolved folder they work on.
+_children: dict[Path, subprocess.Popen[bytes]] = {}
 
 
 def order(
@@ -315,7 +316,7 @@ def start_detached(
         environment: The variables it runs with, beside our own; default this process's.
 
     Raises:
-        InputError: no job there, or a process already works on it.
+        InputError: no job there, a process already works on it, or the interpreter cannot be run.
     """
     job = Job.open(folder)
     if is_running(folder):
@@ -335,15 +336,35 @@ def start_detached(
     else:
         options["start_new_session"] = True
     # A file and no pipe: what a dying process says lands in the log, and nobody has to read along.
-    with open(job.folder / "log.txt", "ab") as log:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, env=environment, **options
-        )
+    try:
+        with open(job.folder / "log.txt", "ab") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=log, env=environment, **options
+            )
+    except OSError as error:
+        raise InputError(
+            f"The preparation cannot be started with the interpreter {Path(command[0]).name}: {reason(error)}."
+        ) from None
     if sys.platform != "win32":
         with suppress(OSError):  # it runs all the same
             os.setpriority(os.PRIO_PROCESS, process.pid, 5)
-    _children[:] = [child for child in _children if child.poll() is None] + [process]
+    _children[job.folder.resolve()] = process
     return process.pid
+
+
+def has_ended(folder: PathLike) -> bool:
+    """Whether the process that :func:`start_detached` started here for a job has ended."""
+    child = _children.get(Path(folder).resolve())
+    return child is not None and child.poll() is not None
+
+
+def last_words(folder: PathLike) -> str:
+    """The last line of a job's log, "" where there is none."""
+    try:
+        lines = (Path(folder) / "log.txt").read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        return ""
+    return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
 
 def run_job(

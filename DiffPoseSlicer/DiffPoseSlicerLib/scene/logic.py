@@ -330,14 +330,14 @@ class SceneLogic(SceneCArm):
                   translation: Sequence[float], name: str, program: tuple[str | None, Mapping[str, str] | None],
                   on_progress: Callable[[dict[str, Any]], None] | None, wait: bool) -> Steps:  # fmt: skip
         loaded = yield from self._load(task, ct)
-        order = prepare.Task(
-            carm=carm,
+        order = prepare.order(
+            carm,
+            loaded,
             view=view["view"],
             lao_rao=view["laoRao"],
             cran_caud=view["cranCaud"],
-            center=tuple(loaded.center.tolist()),
-            rotation=tuple(map(float, rotation)),  # type: ignore[arg-type]
-            translation=tuple(map(float, translation)),  # type: ignore[arg-type]
+            rotation=rotation,
+            translation=translation,
         )
         folder = prepare.job_folder(self.models_folder, loaded.key, order, name)
         job = yield from prepare.make_job(folder, ct, loaded, order, name, self.device)

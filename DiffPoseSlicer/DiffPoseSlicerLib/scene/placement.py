@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import vtk
+from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..geometry.files import rigid_matrix
@@ -28,6 +29,27 @@ TRANSFORM = "ctToCarm"
 def is_ct_to_carm(node: Any) -> bool:
     """Whether a node is a "CT to C-arm" transform."""
     return node is not None and node.GetAttribute(ROLE) == TRANSFORM
+
+
+def show_handles(transform: Any, center: ArrayLike) -> None:
+    """Show handles in 3D views that shift and turn what a transform carries, about a point of the placed frame, mm."""
+    if transform.GetDisplayNode() is None:
+        transform.CreateDefaultDisplayNodes()
+    transform.SetCenterOfTransformation(*map(float, np.asarray(center)))
+    display = transform.GetDisplayNode()
+    modify = display.StartModify()
+    display.SetEditorTranslationEnabled(True)
+    display.SetEditorRotationEnabled(True)
+    display.SetEditorScalingEnabled(False)  # a patient keeps the size
+    display.SetEditorVisibility3D(True)
+    display.SetEditorVisibility(True)
+    display.EndModify(modify)
+
+
+def hide_handles(transform: Any) -> None:
+    """Take back :func:`show_handles`."""
+    if transform.GetDisplayNode() is not None:
+        transform.GetDisplayNode().SetEditorVisibility(False)
 
 
 def parents(node: Any) -> list[Any]:
@@ -65,6 +87,8 @@ def placed_affine(volume: Any) -> Array:
 
 def find_transform(ct: Any) -> Any:
     """The "CT to C-arm" transform that moves a CT, or None."""
+    if ct is None:
+        return None
     chain = parents(ct)
     above = (chain[-1] if chain else ct).GetParentTransformNode()
     return above if is_ct_to_carm(above) else None

@@ -156,6 +156,15 @@ class SceneCArm(SceneWork):
         transform = placement.insert_transform(ct)
         return Pose(placement.pose_from_transform(placement.get_ct_to_world(transform), c0))
 
+    def show_handles(self, ct: Any) -> Any:
+        """Show handles in the 3D views that move a CT by hand, about its middle. Its "CT to C-arm" transform.
+
+        Example: ``placement.hide_handles(logic.show_handles(ct))``
+        """
+        transform = placement.insert_transform(ct)
+        placement.show_handles(transform, upload.ct_center(ct))
+        return transform
+
     def set_pose(self, ct: Any, node: Any, pose: Pose | ArrayLike) -> None:
         """Move the CT so that the scene shows a pose of the C-arm."""
         c0 = self.c0(node)

@@ -8,7 +8,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,7 @@ class Prepared:
 
     Attributes:
         folder: Where.
-        view, lao_rao, cran_caud: What it is for.
+        view, lao_rao, cran_caud, rotation, translation: What it is for, as in :func:`order`.
         carm: Its C-arm.
         fingerprint: Of its CT.
         preset: How it was trained.
@@ -51,6 +51,8 @@ class Prepared:
     view: str
     lao_rao: float
     cran_caud: float
+    rotation: tuple[float, float, float]
+    translation: tuple[float, float, float]
     carm: CArm
     fingerprint: str
     preset: str
@@ -64,6 +66,12 @@ class Prepared:
         found = self.status.get("certificate")
         return found if isinstance(found, dict) else None
 
+    @property
+    def report(self) -> Path | None:
+        """The certificate as a page to look at, or None."""
+        page = self.folder / "certificate.html"
+        return page if page.is_file() else None
+
 
 def models_folder() -> Path:
     """Where models are kept when nobody says otherwise."""
@@ -75,6 +83,35 @@ def models_folder() -> Path:
     else:
         base = Path(os.environ.get("XDG_DATA_HOME", home / ".local" / "share"))
     return base / "DiffPoseSlicer" / "models"
+
+
+def order(
+    carm: CArm,
+    loaded: Loaded,
+    *,
+    view: str,
+    lao_rao: float,
+    cran_caud: float,
+    rotation: Sequence[float],
+    translation: Sequence[float],
+) -> Task:
+    """What a preparation of a CT is for.
+
+    Args:
+        carm: The C-arm.
+        loaded: The CT, as the engine holds it; the view turns about its centre.
+        view, lao_rao, cran_caud: The nominal view; degrees.
+        rotation, translation: Half-ranges about it, degrees and mm in camera axes (right, down, depth).
+    """
+    return Task(
+        carm=carm,
+        view=view,
+        lao_rao=lao_rao,
+        cran_caud=cran_caud,
+        center=tuple(loaded.center.tolist()),
+        rotation=tuple(map(float, rotation)),  # type: ignore[arg-type]
+        translation=tuple(map(float, translation)),  # type: ignore[arg-type]
+    )
 
 
 def job_folder(base: Path, fingerprint: str, task: Task, name: str) -> Path:
@@ -128,6 +165,8 @@ def describe(job: jobs.Job) -> Prepared:
         view=job.task.view,
         lao_rao=job.task.lao_rao,
         cran_caud=job.task.cran_caud,
+        rotation=job.task.rotation,
+        translation=job.task.translation,
         carm=job.task.carm,
         fingerprint=job.fingerprint,
         preset=job.preset,
@@ -170,8 +209,16 @@ def watch(folder: PathLike, since: float, on_progress: Callable[[dict[str, Any]]
         if on_progress and alive and heartbeat != seen:
             seen = heartbeat
             on_progress(status)
-        if (alive and status.get("state") in ENDED) or (not alive and looked - since > START_S):
+        if alive and status.get("state") in ENDED:
             return status
+        if not alive and (jobs.has_ended(folder) or looked - since > START_S):
+            return not_started(folder)
+
+
+def not_started(folder: PathLike) -> dict[str, Any]:
+    """The status of a job whose process has ended without a sign of life."""
+    words = jobs.last_words(folder)
+    return {"state": "failed", "message": f"The preparation did not start: {words or 'its log.txt says no more'}"}
 
 
 def delete(folder: PathLike) -> None:

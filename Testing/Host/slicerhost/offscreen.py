@@ -108,6 +108,7 @@ class View(metaclass=OnePerTag):
         """Set the size in pixels (width, height)."""
         self.size = size
         self.window.SetSize(*size)
+        self.interactor.UpdateSize(*size)  # it counts rows from the bottom
 
     def image(self) -> Image:
         """Render and return the picture, uint8 [row, column, 3]."""
