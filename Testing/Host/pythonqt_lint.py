@@ -44,7 +44,7 @@ _MRML_PROPERTIES = {
     "qMRMLNodeComboBox": "nodeTypes hideChildNodeTypes showHidden showChildNodeTypes baseName noneEnabled noneDisplay "
     "addEnabled removeEnabled editEnabled renameEnabled selectNodeUponCreation currentNodeID",
     "qMRMLSegmentSelectorWidget": "noneEnabled segmentationNodeSelectorVisible multiSelection",
-    "qSlicerMarkupsPlaceWidget": "placeModeEnabled placeModePersistency buttonsVisible",
+    "qSlicerMarkupsPlaceWidget": "placeModeEnabled placeModePersistency placeMultipleMarkups buttonsVisible",
     "qSlicerSimpleMarkupsWidget": "",
     "qMRMLWidget": "",
     "qSlicerWidget": "",

@@ -178,7 +178,7 @@ def test_a_models_folder_that_cannot_be_written_is_said(host, panel, small_ct, r
 # ---------------------------------------------------------------------------------------------- Slicer closes, reload
 CLOSING = f"""
 import json, os, sys
-sys.path[:0] = [{str(ROOT / "Testing" / "Host")!r}, {str(ROOT / "Testing" / "Python")!r}, {str(ROOT / "DiffPoseSlicer")!r}]
+sys.path[:0] = [{str(ROOT)!r} + part for part in ("/Testing/Host", "/Testing/Python", "/DiffPoseSlicer")]
 folder, keep, work = sys.argv[1], sys.argv[2] == "keep", sys.argv[3]
 from slicerhost.app import start
 host = start([{str(MODULE)!r}])

@@ -12,10 +12,11 @@ from DiffPoseSlicerLib import Pose, render
 from DiffPoseSlicerLib.errors import InputError
 from DiffPoseSlicerLib.geometry.coordinates import transform_points
 from DiffPoseSlicerLib.geometry.pose import view_rotation
-from DiffPoseSlicerLib.geometry.se3 import inverse
+from DiffPoseSlicerLib.geometry.se3 import inverse, rigid, so3_exp
 from DiffPoseSlicerLib.imaging.dicom_export import write_dicom_xray
-from DiffPoseSlicerLib.scene import landmarks
+from DiffPoseSlicerLib.scene import landmarks, views
 from DiffPoseSlicerLib.scene import results as kept
+from DiffPoseSlicerLib.scene.nodes import referenced
 from test_panel import GOOD, WARN, loaded, panel, register, rendered, said, settle, sign, truth_of, with_images
 
 pytest_plugins = ["slicerhost.pytest_plugin"]
@@ -77,6 +78,37 @@ def test_landmarks_start_a_registration_and_their_errors_are_shown(host, panel, 
     assert max(errors.values()) < 1.0
     host.user.choose(panel.ui.startCombo, "Automatic")
     assert not panel.ui.pointsSelector.visible
+
+
+def test_landmarks_are_placed_by_mouse_in_both_views(host, panel, small_ct, rendered):
+    node, fluoro = with_images(panel, small_ct, rendered)
+    settle(host, panel)
+    ui, user, manager = panel.ui, host.user, host.app.layoutManager()
+    user.choose(ui.startCombo, "Landmarks")
+    assert ui.pointsPlace.visible and not ui.pointsPlace.placeButton().enabled  # no list yet
+    image, bones = manager.sliceWidget(views.VIEW_XRAY).sliceView(), manager.threeDWidget(views.VIEW_3D).threeDView()
+    x, y = story.in_view(bones, [*small_ct.center, 1])
+    for selector, place, view, spots in (
+        (ui.seenSelector, ui.seenPlace, image, [(200, 400), (150, 450)]),
+        (ui.pointsSelector, ui.pointsPlace, bones, [(x + 20, y + 10), (x - 10, y + 30)]),
+    ):
+        user.choose(selector, "Create new MarkupsFiducial")
+        user.click(place.placeButton())
+        for spot in spots:  # several in a row
+            user.drag(view, (spot[0] - 5, spot[1]), spot, 3, button=user.NO_BUTTON)
+            user.click(view, user.QPoint(*spot))
+        user.click(place.placeButton())
+        assert not place.placeModeEnabled
+    seen, points = panel.parameters.seen, panel.parameters.points
+    assert seen.GetNumberOfDefinedControlPoints() == points.GetNumberOfDefinedControlPoints() == 2
+    in_camera = transform_points(inverse(panel.logic.c0(fluoro)), slicer.util.arrayFromMarkupsControlPoints(seen))
+    np.testing.assert_allclose(in_camera[:, 2], kit.CARM.source_to_detector, atol=1e-3)
+    bone = referenced(node, "surface").GetPolyData()
+    for point in slicer.util.arrayFromMarkupsControlPoints(points):
+        nearest = bone.GetPoint(bone.FindPoint(point.tolist()))
+        assert np.linalg.norm(nearest - point) < 10  # on the bone's surface
+    user.choose(ui.startCombo, "Automatic")
+    settle(host, panel)
 
 
 def test_landmarks_that_cannot_be_paired_are_refused(panel, small_ct, rendered):
@@ -150,6 +182,81 @@ def test_two_views_are_registered_together(host, panel, small_ct, rendered):
     result = panel.logic.result(fluoro)
     assert result is not None and len(result["views"]) == 2
     host.user.choose(panel.ui.startCombo, "Automatic")
+
+
+def moved(pose, turn, shift):
+    """A pose off another one."""
+    return Pose(pose.camera_to_ras @ rigid(so3_exp(turn), shift))
+
+
+def off(panel, node, fluoro, ct, pose):
+    """How far the CT's centre is from where a pose has it, mm."""
+    seen, true = ((p.ras_to_camera @ [*ct.center, 1])[:3] for p in (panel.logic.pose(node, fluoro), pose))
+    return np.linalg.norm(seen - true)
+
+
+def test_a_second_fluoroscopy_has_a_result_of_its_own_and_the_first_keeps_its(host, panel, small_ct, rendered):
+    node, first = with_images(panel, small_ct, rendered)
+    settle(host, panel)
+    register(host, panel)
+    truth = truth_of(small_ct)
+    before = panel.logic.pose(node, first).camera_to_ras
+    other = moved(truth, [0.03, -0.02, 0.05], [-12.0, 9.0, 15.0])
+    second = kit.fluoroscopy_node(render(small_ct, kit.CARM, other, device="cpu"), "Second")
+    host.user.choose(panel.ui.fluoroscopySelector, "Second")
+    assert "as before" in panel.ui.fluoroscopyInfoLabel.text  # the same C-arm
+    settle(host, panel)
+    assert said(panel.ui.registerStateLabel) == "Ready to register." and not panel.ui.acceptButton.enabled
+    register(host, panel)
+    assert off(panel, node, second, small_ct, other) < 1.0
+    sources = [referenced(n, "source").GetDisplayNode() for n in (first, second)]
+    assert [bool(display.GetVisibility()) for display in sources] == [False, True]  # one C-arm at a time
+    host.user.choose(panel.ui.fluoroscopySelector, first.GetName())
+    settle(host, panel)
+    np.testing.assert_allclose(panel.logic.pose(node, first).camera_to_ras, before, atol=1e-9)
+    assert panel.logic.result(first) is not None and "Not trusted" in said(panel.ui.registerStateLabel)
+    assert panel.ui.acceptButton.enabled and [bool(d.GetVisibility()) for d in sources] == [True, False]
+    host.user.choose(panel.ui.fluoroscopySelector, "Second")
+    settle(host, panel)
+    assert off(panel, node, second, small_ct, other) < 1.0
+
+
+def test_follow_registers_each_frame_of_a_run_and_the_ct_goes_with_the_browser(host, panel, small_ct, rendered):
+    truth = truth_of(small_ct)
+    poses = [truth, moved(truth, [0, 0.02, 0], [4.0, 2.0, 0]), moved(truth, [0.01, 0.03, -0.02], [7.0, 5.0, 3.0])]
+    sequence = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceNode", "Run")
+    for number, pose in enumerate(poses):
+        frame = slicer.vtkMRMLScalarVolumeNode()
+        slicer.util.updateVolumeFromArray(frame, render(small_ct, kit.CARM, pose, device="cpu")[None])
+        sequence.SetDataNodeAtValue(frame, str(number))
+    browser = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSequenceBrowserNode", "Browser")
+    browser.SetAndObserveMasterSequenceNodeID(sequence.GetID())
+
+    def show(number):
+        browser.SetSelectedItemNumber(number)
+        slicer.modules.sequences.logic().UpdateAllProxyNodes()
+
+    show(0)
+    fluoro = browser.GetProxyNode(sequence)
+    panel.logic.set_geometry(fluoro, kit.CARM)
+    node = kit.ct_node(small_ct, "Chest CT")
+    panel.parameters.ct, panel.parameters.fluoroscopy = node, fluoro
+    settle(host, panel)
+    register(host, panel)
+    host.user.click(panel.ui.followCheckBox)
+    for number in (1, 2):
+        show(number)
+        host.user.wait(lambda: panel.register.task is not None, 10)
+        host.user.wait(lambda: panel.register.task is None, 60)
+        settle(host, panel)
+        assert "start: current" in panel.ui.registerDetailLabel.text
+        assert off(panel, node, fluoro, small_ct, poses[number]) < 1.0
+    host.user.click(panel.ui.followCheckBox)
+    for number in (0, 2, 1):  # browsing brings the CT to where it lay
+        show(number)
+        settle(host, panel)
+        assert off(panel, node, fluoro, small_ct, poses[number]) < 1.0, number
+    assert panel.register.task is None
 
 
 def test_several_poses_and_warnings_are_shown(host, panel, small_ct, rendered):

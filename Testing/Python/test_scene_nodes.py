@@ -118,6 +118,27 @@ def test_a_segmentation_made_on_the_ct_moves_with_it(logic):
     assert stranger.GetParentTransformNode() is None
 
 
+def test_what_is_filed_with_the_ct_moves_with_it(logic):
+    """Models, markups and segmentations of the same study or folder; not another one's, nor what lies loose beside."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(slicer.mrmlScene)
+    ct, fluoro = small(), image()
+    study, other = (hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), name) for name in ("Study", "Other"))
+    kinds = ("vtkMRMLModelNode", "vtkMRMLMarkupsFiducialNode", "vtkMRMLSegmentationNode", "vtkMRMLScalarVolumeNode")
+    along, strange, loose = (
+        [slicer.mrmlScene.AddNewNodeByClass(kind, f"{place}{kind}") for kind in kinds] for place in ("a", "b", "c")
+    )
+    for folder, nodes in ((study, [ct, *along]), (other, strange)):
+        for node in nodes:
+            hierarchy.SetItemParent(hierarchy.GetItemByDataNode(node), folder)
+    below = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLModelNode", "Below")
+    hierarchy.SetItemParent(hierarchy.GetItemByDataNode(below), hierarchy.GetItemByDataNode(ct))
+    logic.set_geometry(fluoro, kit.CARM)
+    logic.place_carm(ct, fluoro)
+    transform = placement.find_transform(ct)
+    assert all(node.GetParentTransformNode() is transform for node in (*along[:3], below))
+    assert all(node.GetParentTransformNode() is None for node in (along[3], *strange, *loose))
+
+
 def test_the_detector_stands_where_the_camera_says(logic):
     ct, fluoro = small(), image()
     logic.set_geometry(fluoro, kit.CARM)

@@ -13,8 +13,8 @@ from slicer.util import VTKObservationMixin
 from ..engine.client import EngineError
 from ..errors import Cancelled, InputError
 from ..geometry.carm import CArm
+from ..scene import carm_nodes, placement, results, surface, upload
 from ..scene import fluoroscopy as fluoro
-from ..scene import placement, results, surface, upload
 from ..scene.nodes import referenced
 from . import packages, status
 from .engine import EngineSection
@@ -49,6 +49,7 @@ class Panel(VTKObservationMixin):
         self._known: dict[str, Any] = {}
         self._observed: dict[str, Any] = {}
         self._showing: Any = None
+        self._pixels: Any = None  # what tells the image that was last dealt with from another
         self._timer = qt.QTimer()
         self._timer.setInterval(_TICK_MS)
         self._timer.connect("timeout()", self._tick)
@@ -250,6 +251,7 @@ class Panel(VTKObservationMixin):
 
     def _shown(self, _detector: Any) -> None:
         self._showing = None
+        carm_nodes.show_only([fluoro.record(node) for node in self.register.images()])
         self.review.draw()
         self.review.moved()
 
@@ -322,6 +324,10 @@ class Panel(VTKObservationMixin):
         image = p.fluoroscopy if fluoro.is_fluoroscopy(p.fluoroscopy) else None
         self._observe("image", image, slicer.vtkMRMLVolumeNode.ImageDataModifiedEvent, self._image_modified)
         if another_image and image is not None:
+            self._pixels = fluoro.pixel_stamp(image)
+            known = self.carm_of_image()
+            if known is not None:
+                self.remember_carm(known)  # the next image may come from it, too
             self.images.take_over_geometry()
             if self.logic.c0(image) is not None:  # it has been placed before
                 self.take_over_view()
@@ -378,6 +384,10 @@ class Panel(VTKObservationMixin):
         """The fluoroscopy shows something new: another frame, an image from the C-arm."""
         if self.parameters is None or self.carm_of_image() is None or not self.entered:
             return
+        stamp = fluoro.pixel_stamp(self.parameters.fluoroscopy)
+        if stamp == self._pixels:  # a browser writes its frame again whenever anything of it changes
+            return
+        self._pixels = stamp
         self.show_images()
         self.review.new_result()
         self.refresh()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import slicer
 from slicer.i18n import tr as _
 
 from ..scene import fluoroscopy as fluoro
@@ -25,6 +26,8 @@ class RegisterStep(Step):
         self.ui.registerButton.connect("clicked()", self.toggle)
         self.ui.installWarpButton.connect("clicked()", self.install)
         self.ui.moveButton.connect("toggled(bool)", self.move_by_hand)
+        for place in (self.ui.pointsPlace, self.ui.seenPlace):
+            place.placeMultipleMarkups = slicer.qSlicerMarkupsPlaceWidget.ForcePlaceMultipleMarkups
         self.task: Any = None
         self._said: tuple[str, str] | None = None
         self._latest: dict[str, Any] | None = None
@@ -129,9 +132,7 @@ class RegisterStep(Step):
             tip = why or _("Wait until the registration has ended.")
             ui.moveButton.checked = False
         status.enable(ui.moveButton, movable, tip)
-        by_landmarks = self.panel.parameters is not None and self.panel.parameters.start is Start.LANDMARKS
-        for widget in (ui.pointsLabel, ui.pointsSelector, ui.seenLabel, ui.seenSelector):
-            widget.visible = by_landmarks
+        self._show_landmarks(self.panel.parameters)
         ui.installWarpButton.visible = not packages.can_register()
         if not packages.can_register():
             ui.installWarpButton.text = _("Install NVIDIA Warp (about {size})...").format(size=packages.WARP.size)
@@ -139,6 +140,17 @@ class RegisterStep(Step):
         text = "" if result is None or running else describe_details(result)
         ui.registerDetailLabel.visible = bool(text)
         ui.registerDetailLabel.text = text
+
+    def _show_landmarks(self, p: Any) -> None:
+        """The point lists, where the registration starts from them, each with a button to place points."""
+        ui, shown = self.ui, p is not None and p.start is Start.LANDMARKS
+        for widget in (ui.pointsLabel, ui.pointsSelector, ui.pointsPlace, ui.seenLabel, ui.seenSelector, ui.seenPlace):
+            widget.visible = shown
+        for place, node in ((ui.pointsPlace, p.points), (ui.seenPlace, p.seen)) if p is not None else ():
+            if place.currentNode() is not node:
+                place.setCurrentNode(node)
+            if place.placeModeEnabled and not shown:
+                place.placeModeEnabled = False
 
     def _result(self) -> dict[str, Any] | None:
         if self.fluoroscopy is None or self.ct is None or not fluoro.is_fluoroscopy(self.fluoroscopy):

@@ -17,7 +17,6 @@ from ..scene.live import LiveDrr
 from ..scene.nodes import referenced
 from ..scene.surface import SURFACE
 from . import status
-from .parameters import Start
 from .steps import Step
 
 _FLICKER_MS = 500
@@ -174,7 +173,7 @@ class ReviewStep(Step):
     def _show_landmarks(self, ready: bool) -> None:
         """Per-landmark errors of the pose that is shown."""
         p, text = self.panel.parameters, ""
-        if ready and p.points is not None and p.seen is not None and p.start is Start.LANDMARKS:
+        if ready and p.points is not None and p.seen is not None:
             try:
                 found = self.logic.landmark_errors(self.ct, self.fluoroscopy, p.points, p.seen)
                 parts = [_("{name} {error:.1f} mm").format(name=name, error=error) for name, error in found.items()]

@@ -5,6 +5,7 @@ All of them stand in world coordinates where a nominal pose C0 (cameraToRAS of t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..geometry.carm import CArm
 from ..geometry.coordinates import transform_points
 from ..geometry.se3 import Array
-from .nodes import helper, referenced, remove_helper, vtk_matrix
+from .nodes import ROLE, helper, helpers, referenced, remove_helper, vtk_matrix
 from .task import Steps
 
 DETECTOR, DRR, OVERLAY, SOURCE, BEAM = "detector", "drr", "overlay", "source", "beam"
@@ -151,6 +152,17 @@ def set_display(volume: Any, inverted: bool, window: tuple[float, float]) -> Non
     display.SetAutoWindowLevel(False)
     display.SetWindowLevelMinMax(*window)
     display.EndModify(modify)
+
+
+def show_only(shown: Sequence[Any]) -> None:
+    """Draw source and beam of these records (nodes that keep what belongs to a fluoroscopy) and of no others."""
+    for role in (SOURCE, BEAM):
+        kept = [referenced(record, role) for record in shown]
+        for node in helpers(shown[0].GetScene()) if shown else ():
+            if node.GetAttribute(ROLE) == role and node.GetDisplayNode() is not None:
+                visible = any(node is one for one in kept)
+                if bool(node.GetDisplayNode().GetVisibility()) != visible:
+                    node.GetDisplayNode().SetVisibility(visible)
 
 
 def remove_carm(record: Any) -> None:

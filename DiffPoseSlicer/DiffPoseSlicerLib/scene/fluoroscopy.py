@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import zlib
 from typing import Any
 
 import numpy as np
@@ -161,6 +162,13 @@ def content_stamp(node: Any) -> tuple[Any, ...]:
     """Changes whenever a volume's pixels or place change, without looking at the pixels."""
     image = node.GetImageData()
     return (node.GetID(), image.GetMTime() if image is not None else 0, image.GetDimensions() if image else ())
+
+
+def pixel_stamp(node: Any) -> tuple[int, int]:
+    """Tells one image of a node from another: which frame of its run it is, and a checksum of its pixels."""
+    browser = browser_of(node)[0]
+    frame = 0 if browser is None else int(browser.GetSelectedItemNumber())
+    return frame, zlib.crc32(np.ascontiguousarray(slicer.util.arrayFromVolume(node)).data)
 
 
 def as_float(pixels: NDArray[Any]) -> NDArray[np.float32]:

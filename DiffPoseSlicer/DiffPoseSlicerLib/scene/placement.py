@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import slicer
 import vtk
 from numpy.typing import ArrayLike
 
@@ -24,6 +25,7 @@ from ..geometry.se3 import Array, inverse
 from .nodes import ROLE, array_matrix, helper, ijk_to_ras, refer, referenced, vtk_matrix
 
 TRANSFORM = "ctToCarm"
+COMPANIONS = ("vtkMRMLSegmentationNode", "vtkMRMLModelNode", "vtkMRMLMarkupsNode")
 
 
 def is_ct_to_carm(node: Any) -> bool:
@@ -126,13 +128,33 @@ def detach(ct: Any) -> None:
 
 
 def attach_companions(ct: Any, transform: Any) -> None:
-    """Let the segmentations made on a CT move with it, where they do not yet."""
+    """Let what belongs to a CT move with it, where it does not yet.
+
+    Those are the segmentations made on it, and the segmentations, models and markups that the subject hierarchy has
+    below the CT or beside it, in the same study or folder.
+    """
     scene = ct.GetScene()
     for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationNode")):
         segmentation = scene.GetNthNodeByClass(index, "vtkMRMLSegmentationNode")
         role = segmentation.GetReferenceImageGeometryReferenceRole()
         if segmentation.GetNodeReference(role) is ct and find_transform(segmentation) is None:
             attach(segmentation, transform)
+    for node in _filed_with(ct):
+        if any(node.IsA(kind) for kind in COMPANIONS) and find_transform(node) is None and not node.GetAttribute(ROLE):
+            attach(node, transform)
+
+
+def _filed_with(ct: Any) -> list[Any]:
+    """The nodes below a CT in the subject hierarchy, and all those in its study or folder, should it be in one."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(ct.GetScene())
+    item = hierarchy.GetItemByDataNode(ct) if hierarchy is not None else 0
+    if not item:
+        return []
+    parent = hierarchy.GetItemParent(item)
+    items = vtk.vtkIdList()
+    hierarchy.GetItemChildren(item if parent == hierarchy.GetSceneItemID() else parent, items, True)
+    nodes = [hierarchy.GetItemDataNode(items.GetId(index)) for index in range(items.GetNumberOfIds())]
+    return [node for node in nodes if node is not None]
 
 
 def _world_from_parent(transform: Any) -> Array:

@@ -97,12 +97,18 @@ class qSlicerMarkupsPlaceWidget(qSlicerWidget):
     """The button that turns mouse clicks in the views into control points of the current node."""
 
     activeMarkupsPlaceModeChanged = Signal(bool)
-    PlaceSingleMarkup, PlaceMultipleMarkups, HidePlaceMultipleMarkupsOption, ForcePlaceSingleMarkup = range(4)
+    (
+        ShowPlaceMultipleMarkupsOption,
+        HidePlaceMultipleMarkupsOption,
+        ForcePlaceSingleMarkup,
+        ForcePlaceMultipleMarkups,
+    ) = range(4)
 
     def __init__(self, parent: QtWidgets.QWidget | None = None) -> None:
         super().__init__(parent)
         self._node: Any = None
         self._persistent = False
+        self._multiple = self.ShowPlaceMultipleMarkupsOption
         self._button = QtWidgets.QToolButton()
         self._button.setText("Place")
         self._button.setCheckable(True)
@@ -114,6 +120,7 @@ class qSlicerMarkupsPlaceWidget(qSlicerWidget):
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(self._button)
         layout.addWidget(self._delete)
+        self.setCurrentNode(None)
 
     def setMRMLScene(self, scene: Any) -> None:
         super().setMRMLScene(scene)
@@ -154,14 +161,16 @@ class qSlicerMarkupsPlaceWidget(qSlicerWidget):
         self._persistent = persistent
 
     def setPlaceMultipleMarkups(self, option: int) -> None:
-        self._persistent = option == self.PlaceMultipleMarkups
+        self._multiple = option
+        self._persistent = option == self.ForcePlaceMultipleMarkups
 
     def currentNode(self) -> Any:
         return self._node
 
     def setCurrentNode(self, node: Any) -> None:
         self._node = node
-        self.setEnabled(node is not None)
+        for button in (self._button, self._delete):
+            button.setEnabled(node is not None)
 
     def placeButton(self) -> QtWidgets.QToolButton:
         return self._button
@@ -174,6 +183,8 @@ class qSlicerMarkupsPlaceWidget(qSlicerWidget):
             self._node.RemoveAllControlPoints()
 
     placeModeEnabled = Property(bool, _place_mode, setPlaceModeEnabled)
+    placeModePersistency = Property(bool, lambda self: self._persistent, setPlaceModePersistency)
+    placeMultipleMarkups = Property(int, lambda self: self._multiple, setPlaceMultipleMarkups)
 
 
 class qMRMLSequenceBrowserPlayWidget(qMRMLWidget):
