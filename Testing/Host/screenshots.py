@@ -7,7 +7,7 @@ The story: choose CT and fluoroscopy, give the C-arm, prepare with preset quick,
 register from there, review, accept; on the public chest CT with the real engine and trainer. Pictures in two window
 sizes, light and dark, a GIF of the live registration. Exit status 1 where something went wrong: an exception in a
 slot, a stall of the event loop above 50 ms with a frame of the library on the stack, a transform update more than 100
-ms after its iteration, fewer than 10 synthetic X-rays a second while the CT is dragged, a pose that is not the true one.
+ms after its iteration, fewer than 10 synthetic X-rays a second while the CT is dragged, a wrong pose.
 """
 
 from __future__ import annotations

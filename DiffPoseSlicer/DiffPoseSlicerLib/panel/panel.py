@@ -43,7 +43,7 @@ class Panel(VTKObservationMixin):
         self.parameters: Any = None
         self.entered = False
         self.layout = Layout()
-        for section in (ui.prepareSection, ui.reviewSection, ui.engineSection):
+        for section in (ui.prepareSection, ui.registerSection, ui.reviewSection, ui.engineSection):
             section.collapsed = True
         self._gui_tag: Any = None
         self._known: dict[str, Any] = {}

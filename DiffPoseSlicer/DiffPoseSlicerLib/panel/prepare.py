@@ -279,6 +279,7 @@ class PrepareStep(Step):
         state = str(self._status.get("state", "new"))
         missing = packages.missing_to_prepare()
         allowed, why = self._may_prepare(missing)
+        self.open(ui.prepareSection, allowed and self.fluoroscopy is None)
         going_on = state in ("interrupted", "stopped") and self._same_order()
         ui.prepareButton.text = _("Resume") if going_on else _("Prepare")
         tip = _("Learn how this patient's CT looks from this view. Goes on in the background.")

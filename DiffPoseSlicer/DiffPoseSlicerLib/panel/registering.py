@@ -120,6 +120,7 @@ class RegisterStep(Step):
     def refresh(self) -> None:
         ui, running = self.ui, self.task is not None
         allowed, why = self._may_register()
+        self.open(ui.registerSection, allowed or not packages.can_register())
         ui.registerButton.text = _("Stop") if running else _("Register")
         tip = _("Stop; the CT goes back to where it lay.") if running else _("Find the C-arm's pose.")
         status.enable(ui.registerButton, running or allowed, tip if running or allowed else why)

@@ -18,6 +18,7 @@ class Step:
         self.panel = panel
         self.ui = panel.ui
         self.logic = panel.logic
+        self._opened = False
 
     @property
     def ct(self) -> Any:
@@ -28,6 +29,12 @@ class Step:
     def fluoroscopy(self) -> Any:
         """The chosen fluoroscopy node, or None."""
         return self.panel.parameters.fluoroscopy if self.panel.parameters is not None else None
+
+    def open(self, section: Any, possible: bool) -> None:
+        """Unfold a step's section when it becomes possible; from then on it is the user's to fold."""
+        if possible and not self._opened:
+            self._opened = True
+            section.collapsed = False
 
     def refresh(self) -> None:
         """Show the present state. Cheap; called after every change."""
