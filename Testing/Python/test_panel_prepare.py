@@ -187,19 +187,7 @@ def test_a_preparation_is_found_again_with_its_ct_and_only_with_it(host, panel, 
     unfold(host, ui.prepareSection, False)
 
 
-@pytest.mark.parametrize(
-    ("certificate", "colour", "cell", "words"),
-    [
-        ({"certified": True, "success": 0.985, "interval": [0.957, 0.995], "cases": 200, "reasons": []}, GOOD,
-         "certified 98.5 %", "Prepared and certified: 98.5 % of 200 simulated images"),
-        ({"certified": False, "success": 0.8, "interval": [0.74, 0.85], "cases": 200,
-          "reasons": ["the success rate may be as low as 74%; 90% is needed"]}, WARN,
-         "not certified, 80 %", "Prepared, but not certified: 80.0 % of 200"),
-        (None, GOOD, "", "Prepared: registration can start"),
-    ],
-)  # fmt: skip
-def test_a_certificate_is_told_with_its_figures(host, panel, small_ct, rendered, short, monkeypatch, certificate,
-                                                colour, cell, words):  # fmt: skip
+def test_a_certificate_is_told_with_its_figures(host, panel, small_ct, rendered, short, monkeypatch):
     from DiffPoseSlicerLib.pretraining import job
 
     ui, user = panel.ui, host.user
@@ -208,27 +196,34 @@ def test_a_certificate_is_told_with_its_figures(host, panel, small_ct, rendered,
     panel.parameters.job = str(panel.logic.pretrain(node, kit.CARM, view="AP"))
     folder, read = Path(panel.parameters.job), job.read_status
     page = folder / "certificate.html"
-    if certificate is None:
-        page.unlink(missing_ok=True)
-    else:
-        page.write_text("<p>figures</p>")
-    monkeypatch.setattr(job, "read_status", lambda f: {**read(f), "certificate": certificate})
+    page.unlink(missing_ok=True)
     unfold(host, ui.prepareSection)
-    panel.prepare.found_again()
-    panel.prepare.list_models()
-    panel.refresh()
-    assert sign(ui.prepareStateLabel) == colour and said(ui.prepareStateLabel).startswith(words)
-    assert ui.modelsTree.topLevelItem(0).text(1).startswith(cell)
-    user.click(ui.modelsTree.viewport(), ui.modelsTree.visualItemRect(ui.modelsTree.topLevelItem(0)).center())
-    opened = []
+    opened: list[Path] = []
     monkeypatch.setattr(panel.prepare, "browse", opened.append)
-    if certificate is None:
-        assert not ui.certificateButton.enabled and "no certificate yet" in ui.certificateButton.toolTip
-    else:
-        user.click(ui.certificateButton)
-        assert opened == [page]
+    good = {"certified": True, "success": 0.985, "interval": [0.957, 0.995], "cases": 200, "reasons": []}
+    poor = {"certified": False, "success": 0.8, "interval": [0.74, 0.85], "cases": 200, "reasons": ["too few"]}
+    for certificate, colour, cell, words in (
+        (None, GOOD, "", "Prepared: registration can start"),
+        (good, GOOD, "certified 98.5 %", "Prepared and certified: 98.5 % of 200 simulated images"),
+        (poor, WARN, "not certified, 80 %", "Prepared, but not certified: 80.0 % of 200"),
+    ):
+        state = {**read(folder), "certificate": certificate}
+        monkeypatch.setattr(job, "read_status", lambda _folder, state=state: state)
+        panel.prepare.found_again()
+        panel.prepare.list_models()
+        panel.refresh()
+        assert sign(ui.prepareStateLabel) == colour and said(ui.prepareStateLabel).startswith(words)
+        assert ui.modelsTree.topLevelItem(0).text(1).startswith(cell)
+        if certificate is None:
+            assert not ui.certificateButton.enabled and "no certificate yet" in ui.certificateButton.toolTip
+            page.write_text("<p>figures</p>")
+        else:
+            user.click(ui.certificateButton)  # of the model in the list's first line
+            assert opened[-1] == page
+    assert "too few" in said(ui.prepareStateLabel) and "too few" in ui.modelsTree.topLevelItem(0).toolTip(1)
     user.click(ui.openModelButton)
     assert opened[-1] == folder
+    monkeypatch.undo()
     panel.parameters.job = ""
     clear_models(panel)
     unfold(host, ui.prepareSection, False)
