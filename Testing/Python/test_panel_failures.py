@@ -271,7 +271,7 @@ def test_a_reload_at_work_ends_the_registration_and_watches_the_preparation_on(
     settle(host, new)
     host.user.click(new.ui.stopButton) if new.ui.stopButton.visible else new.prepare.stop()
     host.user.wait(lambda: not new.prepare.active, 60)
-    assert not is_there(trainer)
+    wait_until(lambda: not is_there(trainer))
     new.parameters.job = ""
     register(host, new)
     assert_registered(new, small_ct, node, fluoro)
