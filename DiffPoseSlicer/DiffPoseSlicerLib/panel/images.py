@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -202,16 +203,9 @@ class ImagesStep(Step):
         """What is known of a C-arm without a file that says it."""
         last = self.panel.remembered_carm()
         if last is not None:
-            try:
-                self.logic.set_geometry(
-                    node, last, {"sourceToDetector": _("as before"), "pixelSpacing": _("as before")}
-                )
-                return
-            except InputError:
-                pass  # of another size
-        spacing = node.GetSpacing()
-        if not all(abs(s - 1) < 1e-6 for s in spacing[:2]):
-            self.ui.columnSpacingSpin.value, self.ui.rowSpacingSpin.value = spacing[0], spacing[1]
+            with suppress(InputError):  # of another size
+                before = dict.fromkeys(("sourceToDetector", "pixelSpacing"), _("as before"))
+                self.logic.set_geometry(node, last, before)
 
     # What is shown
 
@@ -253,6 +247,17 @@ class ImagesStep(Step):
         self._shown_for = key
         if carm is not None:
             self._fill(carm)
+        else:
+            self._empty(node)
+
+    def _empty(self, node: Any) -> None:
+        """Nothing is known but, perhaps, the pixel size that the image came with."""
+        ui, spacing = self.ui, (0.0, 0.0)
+        if fluoro.is_fluoroscopy(node) and not all(abs(s - 1) < 1e-6 for s in node.GetSpacing()[:2]):
+            spacing = node.GetSpacing()[:2]
+        ui.columnSpacingSpin.value, ui.rowSpacingSpin.value = spacing
+        ui.sddSpin.value = ui.isocenterSpin.value = 0.0
+        ui.intensityCombo.currentIndex = ui.presetCombo.currentIndex = 0
 
     def _fill(self, carm: CArm) -> None:
         ui = self.ui
