@@ -45,14 +45,17 @@ def show(widget: QtWidgets.QWidget) -> None:
         raise NotReachable(f"{name} is not visible")
     if not widget.isEnabled():
         raise NotReachable(f"{name} is disabled: {widget.toolTip() or 'no tool tip says why'}")
-    parent = widget.parentWidget()
-    while parent is not None:
-        if isinstance(parent, QtWidgets.QScrollArea) and parent.widget() is not widget:
-            parent.ensureWidgetVisible(widget, 10, 10)
-        parent = parent.parentWidget()
-    process_events()
-    if widget.visibleRegion().isEmpty():
-        raise NotReachable(f"{name} is out of sight")
+    for _ in range(5):  # what has just been unfolded takes a turn or two to find its place
+        parent = widget.parentWidget()
+        while parent is not None:
+            if isinstance(parent, QtWidgets.QScrollArea) and parent.widget() is not widget:
+                parent.ensureWidgetVisible(widget, 10, 10)
+            parent = parent.parentWidget()
+        process_events()
+        if not widget.visibleRegion().isEmpty():
+            return
+        process_events(0.02)
+    raise NotReachable(f"{name} is out of sight")
 
 
 def click(widget: QtWidgets.QWidget, position: QPoint | None = None, button: Any = Qt.MouseButton.LeftButton) -> None:
