@@ -359,7 +359,7 @@ def test_an_engine_that_dies_is_said_and_started_again(host, panel, small_ct, re
     settle(host, panel)
     host.user.click(panel.ui.registerButton)
     host.user.wait(lambda: panel.register._latest is not None, 30)
-    os.kill(panel.logic.transport.pid, signal.SIGKILL)
+    os.kill(panel.logic.transport.pid, signal.SIGSEGV)
     host.user.wait(lambda: panel.register.task is None, 30)
     assert sign(panel.ui.registerStateLabel) == BAD and "engine ended" in said(panel.ui.registerStateLabel)
     np.testing.assert_allclose(placement.get_ct_to_world(placement.find_transform(node)), np.eye(4), atol=1e-9)

@@ -92,6 +92,18 @@ def test_view_angles_and_ranges_by_keyboard(host, panel, small_ct, rendered):
     settle(host, panel)
 
 
+def test_a_colour_image_can_be_the_fluoroscopy(host, panel, small_ct, rendered):
+    """As Slicer loads most PNG and JPEG files."""
+    grey = np.clip(rendered / rendered.max() * 255, 0, 255).astype(np.uint8)
+    node = kit.volume_node(np.stack([grey] * 3, -1)[None], name="Photo", class_name="vtkMRMLVectorVolumeNode")
+    host.user.choose(panel.ui.fluoroscopySelector, "Photo")
+    assert panel.parameters.fluoroscopy is node and "128 x 160 pixels" in panel.ui.fluoroscopyInfoLabel.text
+    panel.logic.set_geometry(node, kit.CARM)
+    panel.parameters.ct = kit.ct_node(small_ct, "Chest CT")
+    settle(host, panel)
+    assert panel.ui.registerButton.enabled
+
+
 def test_the_geometry_s_figures_by_keyboard(host, panel, small_ct, rendered):
     ui, user = panel.ui, host.user
     _, fluoro = with_images(panel, small_ct, rendered, None)

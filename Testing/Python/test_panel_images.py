@@ -14,10 +14,11 @@ from DiffPoseSlicerLib.geometry.coordinates import transform_points
 from DiffPoseSlicerLib.geometry.pose import view_rotation
 from DiffPoseSlicerLib.geometry.se3 import inverse, rigid, so3_exp
 from DiffPoseSlicerLib.imaging.dicom_export import write_dicom_xray
-from DiffPoseSlicerLib.scene import landmarks, views
+from DiffPoseSlicerLib.scene import landmarks, placement, views
 from DiffPoseSlicerLib.scene import results as kept
 from DiffPoseSlicerLib.scene.nodes import referenced
-from test_panel import GOOD, WARN, loaded, panel, register, rendered, said, settle, sign, truth_of, with_images
+from test_panel import BAD, GOOD, WARN, loaded, panel, register, rendered, said, settle, sign, truth_of, with_images
+from test_scene_region import segmentation
 
 pytest_plugins = ["slicerhost.pytest_plugin"]
 __all__ = ["loaded", "panel", "rendered"]
@@ -189,9 +190,9 @@ def moved(pose, turn, shift):
     return Pose(pose.camera_to_ras @ rigid(so3_exp(turn), shift))
 
 
-def off(panel, node, fluoro, ct, pose):
-    """How far the CT's centre is from where a pose has it, mm."""
-    seen, true = ((p.ras_to_camera @ [*ct.center, 1])[:3] for p in (panel.logic.pose(node, fluoro), pose))
+def off(panel, node, fluoro, ct, pose, axes=3):
+    """How far the CT's centre is from where a pose has it, mm; with 2 axes, across the beam."""
+    seen, true = ((p.ras_to_camera @ [*ct.center, 1])[:axes] for p in (panel.logic.pose(node, fluoro), pose))
     return np.linalg.norm(seen - true)
 
 
@@ -283,3 +284,38 @@ def test_several_poses_and_warnings_are_shown(host, panel, small_ct, rendered):
     panel.registered()
     assert not panel.ui.hypothesesButton.visible and story.GOOD == GOOD
     settle(host, panel)
+
+
+def test_one_segment_or_a_box_is_registered(host, panel, small_ct, rendered):
+    """The region is chosen in step Images; the result says so; the scene keeps it; another choice is told apart."""
+    node, fluoro = with_images(panel, small_ct, rendered)
+    settle(host, panel)
+    ui, user, truth = panel.ui, host.user, truth_of(small_ct)
+    assert not ui.segmentCombo.visible
+    bones, keys = segmentation(node, {"Left": small_ct.hu > 300, "Right": small_ct.hu > 150}, "Bones")
+    user.choose(ui.regionSelector, "Bones")
+    assert ui.segmentCombo.visible and ui.segmentCombo.currentText == "Left"
+    assert panel.parameters.segment == keys[0]
+    user.choose(ui.segmentCombo, "Right")
+    assert panel.parameters.segment == keys[1]
+    user.choose(ui.startCombo, "Automatic")
+    register(host, panel)
+    assert "start: search, then region" in ui.registerDetailLabel.text
+    assert off(panel, node, fluoro, small_ct, truth, 2) < 2.5  # bones alone hardly know their depth
+    assert bones.GetParentTransformNode() is placement.find_transform(node)
+    middle = transform_points(small_ct.affine, [np.array(small_ct.hu.shape[::-1]) / 2])[0]
+    box = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLMarkupsROINode", "Box")
+    box.SetSize(150.0, 150.0, 200.0)
+    box.SetCenter(transform_points(placement.get_ct_to_world(placement.find_transform(node)), [middle])[0].tolist())
+    user.choose(ui.regionSelector, "Box")
+    assert not ui.segmentCombo.visible
+    user.choose(ui.startCombo, "Where the CT is now")
+    register(host, panel)
+    assert off(panel, node, fluoro, small_ct, truth, 2) < 2.5
+    box.SetSize(0.0, 0.0, 0.0)
+    register(host, panel)
+    assert sign(ui.registerStateLabel) == BAD and "not drawn yet" in said(ui.registerStateLabel)
+    user.choose(ui.regionSelector, "Whole CT")
+    user.choose(ui.startCombo, "Automatic")
+    register(host, panel)
+    assert off(panel, node, fluoro, small_ct, truth) < 1.0

@@ -13,7 +13,7 @@ from slicer.i18n import tr as _
 from ..errors import Cancelled, InputError
 from ..geometry.carm import CArm
 from ..imaging.carm_presets import PRESETS, preset_carm
-from ..scene import dicom, upload
+from ..scene import dicom, region, upload
 from ..scene import fluoroscopy as fluoro
 from ..scene.nodes import ROLE
 from . import status
@@ -41,6 +41,7 @@ class ImagesStep(Step):
         ui.turnLeftButton.connect("clicked()", lambda: self.turn(90))
         ui.turnRightButton.connect("clicked()", lambda: self.turn(270))
         ui.mirrorButton.connect("clicked()", self.mirror)
+        ui.segmentCombo.connect("activated(int)", self._segment_chosen)
         self._shown_for: Any = None
         self._browser: Any = None
         self._said = ""
@@ -142,6 +143,10 @@ class ImagesStep(Step):
         self.panel.remember_carm(carm)
         self.panel.images_changed()
 
+    def _segment_chosen(self, index: int) -> None:
+        found = region.segments(self.panel.parameters.region)
+        self.panel.parameters.segment = found[index][0] if 0 <= index < len(found) else ""
+
     # Choosing for the user
 
     def guess(self) -> None:
@@ -230,13 +235,30 @@ class ImagesStep(Step):
         }
         for button, tip in tips.items():
             status.enable(button, ready, tip if ready else why)
-        ui.ctSelector.enabled = ui.fluoroscopySelector.enabled = not self.panel.busy_registering
+        for selector in (ui.ctSelector, ui.fluoroscopySelector, ui.regionSelector, ui.segmentCombo):
+            selector.enabled = not self.panel.busy_registering
+        self._show_segments()
         self._show_geometry(node, carm)
         status.show(ui.imagesStateLabel, *self._state(ct, node, is_image, carm))
         missing = is_image and carm is None
         if missing and ui.geometryBox.collapsed:
             ui.geometryBox.collapsed = False
         status.accent(ui.applyGeometryButton, missing)
+
+    def _show_segments(self) -> None:
+        """The segments of the chosen segmentation; the first one where the scene says none."""
+        combo, p = self.ui.segmentCombo, self.panel.parameters
+        found = region.segments(p.region) if p is not None else []
+        combo.visible = bool(found)
+        names = [name for _key, name in found]
+        if [combo.itemText(index) for index in range(combo.count)] != names:
+            combo.clear()
+            combo.addItems(names)
+        keys = [key for key, _name in found]
+        if keys and p.segment not in keys:
+            p.segment = keys[0]
+        elif keys and combo.currentIndex != keys.index(p.segment):
+            combo.currentIndex = keys.index(p.segment)
 
     def _show_geometry(self, node: Any, carm: CArm | None) -> None:
         """Fill the fields once a fluoroscopy or its geometry changes; then they are the user's to edit."""

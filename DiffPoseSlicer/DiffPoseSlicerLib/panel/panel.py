@@ -303,6 +303,7 @@ class Panel(VTKObservationMixin):
             "ct": p.ct, "fluoroscopy": p.fluoroscopy, "view": (p.view, p.laoRao, p.cranCaud),
             "blend": p.blend, "follow": p.follow, "carm": p.carm, "job": p.job,
             "start": p.start, "second": p.second, "points": p.points, "seen": p.seen,
+            "region": (p.region, p.segment),
             "order": (p.rotation, p.shift, p.quality),
         }  # fmt: skip
         before, self._known = self._known, now

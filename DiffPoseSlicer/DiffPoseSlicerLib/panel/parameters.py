@@ -2,11 +2,21 @@
 
 # No "from __future__ import annotations": Slicer's wrapper reads the annotations as they are.
 from enum import Enum
-from typing import Annotated
+from typing import Annotated, Union
 
-from slicer import vtkMRMLMarkupsFiducialNode, vtkMRMLScalarVolumeNode
+from slicer import (
+    vtkMRMLMarkupsFiducialNode,
+    vtkMRMLMarkupsROINode,
+    vtkMRMLScalarVolumeNode,
+    vtkMRMLSegmentationNode,
+    vtkMRMLVectorVolumeNode,
+)
 from slicer.i18n import tr as _
 from slicer.parameterNodeWrapper import WithinRange, parameterNodeWrapper
+
+# What the selectors offer; typing.Union, because Slicer's wrapper knows no other. Colour images are vector volumes.
+Image = Union[vtkMRMLScalarVolumeNode, vtkMRMLVectorVolumeNode, None]  # noqa: UP007
+Region = Union[vtkMRMLSegmentationNode, vtkMRMLMarkupsROINode, None]  # noqa: UP007
 
 
 class View(Enum):
@@ -71,11 +81,13 @@ class Parameters:
     """What the panel remembers with the scene.
 
     carm is the content of a carm.json: the C-arm last used, offered to images that carry no geometry, and what a
-    preparation without any image is for.
+    preparation without any image is for. segment is the ID of a segment, where the region is a segmentation.
     """
 
     ct: vtkMRMLScalarVolumeNode
-    fluoroscopy: vtkMRMLScalarVolumeNode
+    region: Region
+    segment: str = ""
+    fluoroscopy: Image
     view: View = View.AP
     laoRao: Annotated[float, WithinRange(-180, 180)] = 0.0
     cranCaud: Annotated[float, WithinRange(-90, 90)] = 0.0
@@ -83,7 +95,7 @@ class Parameters:
     shift: Annotated[float, WithinRange(10, 150)] = 50.0
     quality: Quality = Quality.QUICK
     start: Start = Start.AUTO
-    second: vtkMRMLScalarVolumeNode
+    second: Image
     points: vtkMRMLMarkupsFiducialNode
     seen: vtkMRMLMarkupsFiducialNode
     blend: Annotated[float, WithinRange(0, 100)] = 50.0

@@ -9,7 +9,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from ..scene import fluoroscopy as fluoro
-from ..scene import placement, results
+from ..scene import placement, region, results
 from . import packages, status
 from .parameters import Start
 from .steps import Step
@@ -57,6 +57,7 @@ class RegisterStep(Step):
             self.ct,
             nodes,
             begin,
+            region=self._region(),
             blocking=False,
             on_progress=self._progress,
             on_done=self._done,
@@ -157,6 +158,13 @@ class RegisterStep(Step):
         if self.fluoroscopy is None or self.ct is None or not fluoro.is_fluoroscopy(self.fluoroscopy):
             return None
         return results.get_result(self.fluoroscopy, self.ct)
+
+    def _region(self) -> Any:
+        """The part of the CT that is registered, as the logic takes it; None for all of it."""
+        p = self.panel.parameters
+        if p.region is None:
+            return None
+        return (p.region, p.segment) if region.segments(p.region) else p.region
 
     def _second(self) -> Any:
         """The second view, or None."""

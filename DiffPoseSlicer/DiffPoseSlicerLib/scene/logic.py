@@ -24,7 +24,7 @@ from ..errors import InputError
 from ..geometry.carm import CArm
 from ..geometry.pose import Pose
 from ..registration.landmarks import LandmarkPairs
-from . import carm_nodes, fluoroscopy, landmarks, placement, prepare, results, run, upload
+from . import carm_nodes, fluoroscopy, landmarks, placement, prepare, region, results, run, upload
 from .fluoroscopy import need_carm, record
 from .nodes import get_data, set_data
 from .placing import C0, SceneCArm, as_matrix
@@ -42,6 +42,7 @@ class SceneLogic(SceneCArm):
         nodes: Fluoroscopies,
         start: Any = "auto",
         *,
+        region: Any = None,
         rotation: Sequence[float] | None = None,
         translation: Sequence[float] | None = None,
         blocking: bool = True,
@@ -58,6 +59,8 @@ class SceneLogic(SceneCArm):
                 "current" (from where the CT lies now), a model's folder, a pose (Pose or 4x4 cameraToRAS; a list of
                 them for several nodes), or landmarks: {"landmarks": (points in the CT, the same on the fluoroscopy)},
                 two markups nodes.
+            region: Register one part of the CT: (segmentation node, segment ID), or a region of interest (a box). A
+                start that has to be found (model, search) is found with all of the CT.
             rotation, translation: Half-ranges of a search, degrees and mm in camera axes (right, down, depth).
             blocking: Wait and return the result; else return a :class:`~.task.Task` at once.
             on_progress: Called with {"iteration", "level", "cameraToRAS", "similarity", "seconds"}.
@@ -75,7 +78,8 @@ class SceneLogic(SceneCArm):
         task = Task("register", on_done, on_error)
         options = {"rotation": rotation, "translation": translation}
         options = {key: [float(x) for x in value] for key, value in options.items() if value is not None}
-        return self._start(task, self._register(task, ct, nodes, start, options, on_progress), blocking)
+        steps = self._register(task, ct, nodes, start, region, options, on_progress)
+        return self._start(task, steps, blocking)
 
     def pretrain(
         self,
@@ -244,11 +248,12 @@ class SceneLogic(SceneCArm):
         yield from task.ask(self.client, "report", params)
         return path
 
-    def _register(self, task: Task, ct: Any, nodes: list[Any], start: Any, options: dict[str, Any],
+    def _register(self, task: Task, ct: Any, nodes: list[Any], start: Any, part: Any, options: dict[str, Any],
                   on_progress: Callable[[dict[str, Any]], None] | None) -> Steps:  # fmt: skip
         if not nodes:
             raise InputError("No fluoroscopy is chosen: choose one in step Images.")
         upload.ct_array(ct)
+        part = region.checked(part)
         for node in nodes:
             need_carm(node)
             self.c0(node) is not None or self.place_carm(ct, node)
@@ -257,6 +262,7 @@ class SceneLogic(SceneCArm):
         first = nodes[0]
         loaded = yield from self._load(task, ct)
         begin, word = yield from self._begin(task, ct, nodes, start)
+        key = None if part is None else (yield from self._load_region(task, ct, part))
         view = self.view(first)
         xrays = [_stored(node) for node in nodes]
         yield
@@ -285,8 +291,17 @@ class SceneLogic(SceneCArm):
         }
         if isinstance(begin, dict) and "model" in begin:
             params["model"] = begin["model"]  # the client loads it again into a new worker
+        given = isinstance(begin, dict) and "model" not in begin
         try:
-            result = yield from task.ask(self.client, "register", params, progress)
+            if key is None or not given:
+                result = yield from task.ask(self.client, "register", params, progress)
+            if key is not None:
+                if not given:  # found with all of the CT: the region starts from there
+                    word = f"{result.get('start', '')}, then region"
+                    params["start"] = {"poses": {"views": result["views"]}}
+                params.pop("model", None)
+                params["ct"] = key
+                result = yield from task.ask(self.client, "register", params, progress)
         except Exception:
             # A half-found pose is nobody's result: back to where the CT lay.
             self.live.drop()

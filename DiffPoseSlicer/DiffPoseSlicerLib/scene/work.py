@@ -9,7 +9,7 @@ from typing import Any
 import slicer
 
 from ..engine.client import EngineClient
-from . import prepare, surface, upload
+from . import prepare, region, surface, upload
 from .live import LivePose
 from .task import Steps, Task
 
@@ -31,6 +31,7 @@ class SceneWork:
         self.tasks: list[Task] = []
         self.models_folder = prepare.models_folder()
         self._loaded: dict[str, upload.Loaded] = {}
+        self._region: region.Held | None = None
         self._polling = False
 
     def load_ct(self, ct: Any, *, blocking: bool = True, on_done: Callable[[Any], None] | None = None,
@@ -89,12 +90,14 @@ class SceneWork:
         for loaded in self._loaded.values():
             self._discard(loaded)
         self._loaded.clear()
+        self._forget_region()
 
     def restart_engine(self) -> None:
         """End the engine's process and all its work; the next request starts it anew."""
         for task in self.tasks:
             task.cancel()
         self._loaded.clear()  # the slabs go with the client's folder
+        self._region = None
         self.client.close()
         self.poll()
 
@@ -120,6 +123,18 @@ class SceneWork:
             yield from surface.show_surface(ct, loaded)
             yield
         return loaded
+
+    def _load_region(self, task: Task, ct: Any, part: region.Region) -> Steps:
+        """Steps that hand a region of a CT to the engine, where it does not have it; its key."""
+        if self._region is None or self._region.stamp != part.stamp(ct):
+            self._forget_region()
+            self._region = yield from region.load(task, self.client, ct, part)
+        return self._region.key
+
+    def _forget_region(self) -> None:
+        for file in self._region.files if self._region is not None else ():
+            self.client.arrays.remove(file)
+        self._region = None
 
     def _discard(self, loaded: upload.Loaded) -> None:
         for file in loaded.files:
