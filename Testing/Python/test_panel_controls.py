@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -52,6 +53,31 @@ def test_every_string_of_the_form_can_be_translated():
     for string in ElementTree.parse(UI).iter("string"):
         if string.get("notr") == "true":
             assert re.fullmatch(r"\w*", string.text or ""), string.text
+
+
+def sentences(path):
+    """Texts of several words in a file that are neither documentation nor (also) handed to the translation."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    texts = {node: node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+    translated = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef)) and ast.get_docstring(node) is not None:
+            translated.add(node.body[0].value.value)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in ("_", "translate"):
+            translated |= {texts[inner] for inner in ast.walk(node) if inner in texts}
+    words = re.compile(r"[A-Za-z]\w* \w+ \w+")
+    markup = re.compile(r"[<{]")  # rich text and style sheets
+    return {
+        text
+        for text in texts.values()
+        if isinstance(text, str) and words.search(text) and not markup.search(text) and text not in translated
+    }
+
+
+def test_every_sentence_of_the_panel_can_be_translated():
+    files = (MODULE.parent / "DiffPoseSlicerLib" / "panel").glob("*.py")
+    found = {text for path in files for text in sentences(path)}
+    assert found == {"no worker runs", "200 MB to 3 GB"}  # nobody reads the first; figures need no translation
 
 
 def test_numbers_that_are_bound_to_parameters_wait_for_the_whole_number():

@@ -15,7 +15,7 @@ from .parameters import Start
 from .steps import Step
 
 # The engine's words for why a registration may not be trusted -> the user's.
-_REASONS = {"not calibrated": "this version cannot yet judge a result by itself; judge it by eye in step Review"}
+_REASONS = {"not calibrated": _("this version cannot yet judge a result by itself; judge it by eye in step Review")}
 
 
 class RegisterStep(Step):
