@@ -322,8 +322,10 @@ class PrepareStep(Step):
     def _same_order(self) -> bool:
         """Whether what the panel says is what the watched job is for: then Prepare goes on with it."""
         loaded, carm = self.logic.loaded(self.ct), self.panel.carm()
-        if loaded is None or carm is None or self.folder is None:
+        if carm is None or self.folder is None:
             return False
+        if loaded is None:  # the CT is on its way to the engine
+            return True
         order, quality = prepare.order(carm, loaded, **self._order()), self.panel.parameters.quality.value
         return prepare.job_folder(self.logic.models_folder, loaded.key, order, quality) == self.folder
 
@@ -333,6 +335,8 @@ class PrepareStep(Step):
         if self._task is not None:
             return "busy", _("The CT is handed on...")
         then = _("Resume goes on from where it was.") if self._same_order() else _("Prepare begins another one.")
+        if self.ct is None:
+            then = _("Choose its CT to go on.")
         texts = {
             "starting": ("busy", _("Starting: reading the CT.")),
             "running": ("busy", _("Learning how this patient looks. You may go on working.")),
