@@ -82,6 +82,15 @@ def test_first_order_finds_the_pose(scene: tuple, how: FirstOrder) -> None:
     assert not result.trust.trusted and len(result.history) == result.iterations
 
 
+def test_a_plateau_lowers_the_rate_and_the_second_ends_the_stage(scene: tuple) -> None:
+    registrar, xray, truth, _, points = scene
+    how = FirstOrder(pixels=(48,), iterations=400, rate=1.0, plateau=6)
+    result = register_first_order(registrar, xray, truth, how)
+    assert result.reason == "stalled"
+    assert 14 <= result.iterations < 200
+    assert mtre(result.pose, truth, points) < 3
+
+
 def test_first_order_stops_when_asked_and_refuses_nonsense(scene: tuple) -> None:
     registrar, xray, _, start, _ = scene
     seen: list[int] = []

@@ -85,6 +85,20 @@ def test_a_search_needs_no_start(small_ct, projector, registrar):
     assert result.start == "search"
 
 
+def test_a_search_finds_the_view_too(small_ct, projector, registrar):
+    truth = _truth(small_ct, 4, "RIGHT_LATERAL")
+    result = register(small_ct, _xray(projector, truth), "search", view="any", registrar=registrar)
+    assert mtre(result.pose, truth, default_points(small_ct.center)) < 1
+    nominal = Pose.from_view("RIGHT_LATERAL", small_ct, CARM)
+    np.testing.assert_allclose(result.c0, nominal.camera_to_ras, atol=1e-9)
+    # Minima of the other views are told as well, and are less likely.
+    assert len(result.hypotheses) > 1
+    assert sum(h.probability for h in result.hypotheses) == pytest.approx(1)
+    assert result.hypotheses[0].probability > max(h.probability for h in result.hypotheses[1:])
+    with pytest.raises(InputError, match="for a search"):
+        register(small_ct, _xray(projector, truth), truth, view="any", registrar=registrar)
+
+
 def test_anatomy_that_the_ct_lacks_neither_helps_nor_hurts(small_ct, projector):
     truth = _truth(small_ct, 7)
     length = small_ct.hu.shape[0] * small_ct.spacing[2]

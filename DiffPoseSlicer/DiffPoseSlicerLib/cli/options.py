@@ -58,7 +58,7 @@ def device(text: str) -> str:
 
 
 def _view(text: str) -> str:
-    return text.upper().replace("-", "_")
+    return "any" if text.lower() == "any" else text.upper().replace("-", "_")
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -78,10 +78,14 @@ def read_carm(source: str) -> CArm:
     return read_carm(source)
 
 
-def add_view(parser: argparse.ArgumentParser, default: str | None = "AP") -> None:
-    """--view and the angles that turn it, and the point it turns about."""
+def add_view(parser: argparse.ArgumentParser, default: str | None = "AP", unknown: bool = False) -> None:
+    """--view and the angles that turn it, and the point it turns about; `unknown` allows for "any"."""
     parser.add_argument(
-        "--view", type=_view, choices=tuple(VIEWS), default=default, help="the nominal view, by the beam"
+        "--view",
+        type=_view,
+        choices=(*VIEWS, *(["any"] if unknown else [])),
+        default=default,
+        help="the nominal view, by the beam" + ("; any: a search tries AP, PA and both laterals" if unknown else ""),
     )
     parser.add_argument("--lao-rao", type=_number, default=0.0, metavar="A", help="degrees from the view, LAO positive")
     parser.add_argument(

@@ -48,7 +48,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         default="ours",
         help="first-order: Adam on multiscale correlation from one start, as in DiffPose, to compare with",
     )
-    options.add_view(parser, default=None)
+    options.add_view(parser, default=None, unknown=True)
     options.add_range(parser, None, None)
     options.add_crop(parser)
     parser.add_argument("-o", "--output", required=True, metavar="F", help="result.json")

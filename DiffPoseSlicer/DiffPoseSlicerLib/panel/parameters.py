@@ -62,6 +62,7 @@ class Start(Enum):
     CURRENT = "current"
     VIEW = "view"
     SEARCH = "search"
+    ANYWHERE = "anywhere"
     LANDMARKS = "landmarks"
 
     @staticmethod
@@ -72,6 +73,7 @@ class Start(Enum):
             Start.CURRENT: _("Where the CT is now"),
             Start.VIEW: _("View as given"),
             Start.SEARCH: _("Search"),
+            Start.ANYWHERE: _("Search, any view"),
             Start.LANDMARKS: _("Landmarks"),
         }[start]
 

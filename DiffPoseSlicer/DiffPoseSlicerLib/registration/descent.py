@@ -81,7 +81,7 @@ ISOLATED_PLAN = (
     Level(128, 16, 0.75, 10, 2),
 )
 # Two solutions closer than this (mm, rotations at the lever) are one; minima reported lie farther apart.
-_SAME_MM, _DISTINCT_MM = 6.0, 15.0
+_SAME_MM, DISTINCT_MM = 6.0, 15.0
 # A pedestal that changes by less than this is settled.
 _SETTLED = 0.04
 
@@ -199,7 +199,7 @@ class Descent:
             best,
             objective.correlations(best),
             _covariance(last.terms, row),
-            [m for n, m in enumerate(minima) if n == 0 or distance_mm(m[0], best, self.center) > _DISTINCT_MM],
+            [m for n, m in enumerate(minima) if n == 0 or distance_mm(m[0], best, self.center) > DISTINCT_MM],
             "budget" if self.pace.word() == "budget" else last.reasons[row],
         )
 

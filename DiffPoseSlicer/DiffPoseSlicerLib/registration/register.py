@@ -15,13 +15,14 @@ from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..geometry.coordinates import transform_points
-from ..geometry.pose import Pose, view_rotation
+from ..geometry.pose import VIEWS, Pose, view_rotation
 from ..geometry.se3 import Array, inverse
 from . import starts as start_poses
 from .descent import CAREFUL_PLAN, FINISH, ISOLATED_PLAN, PLAN, Descent, Level, Pace
 from .evidence import CutPrism, cut_prisms
 from .orientation import orientation_warnings
-from .result import NOT_CALIBRATED, Hypothesis, Progress, RegistrationResult
+from .result import NOT_CALIBRATED, Progress, RegistrationResult, hypotheses
+from .search import COUNT, DOUBTFUL, search
 from .versions import versions
 from .views import Prior, window
 
@@ -35,12 +36,10 @@ if TYPE_CHECKING:
 _SPREAD = (24, 15.0, 30.0)
 # A second look farther around, where the first ended in a poor fit: count, degrees, mm.
 _SECOND_LOOK = (96, 30.0, 60.0)
-# Starts of a search over a view's whole range, and of a second one where the first ended in a poor fit.
-_SEARCH_COUNT, _SEARCH_AGAIN = 192, 384
-# Agreement of all pixels (see `similarity.Terms.score`) below which a second look is taken.
-_DOUBTFUL = 0.93
 # A single bone is held near a start that was given: 10 degrees, 10 mm, or 25 mm in depth cost 0.02 of correlation.
 _PRIOR = 0.02 / np.array([np.deg2rad(10.0)] * 3 + [10.0, 10.0, 25.0]) ** 2
+# The view's name where a search shall try all.
+ANY_VIEW = "any"
 # Half-ranges of a search where none are given, per camera axis, degrees and mm.
 SEARCH_ROTATION = (45.0, 45.0, 45.0)
 SEARCH_TRANSLATION = (75.0, 75.0, 75.0)
@@ -149,7 +148,7 @@ class Registrar:
             expected_error_mm=None,
             center=self.center,
             c0=(nominal or Pose(inverse(candidates[0]))).camera_to_ras,
-            hypotheses=_hypotheses(found.minima),
+            hypotheses=hypotheses([(Pose(inverse(pose)), score) for pose, score in found.minima]),
             iterations=len(run.pace.history),
             seconds=run.pace.seconds,
             start=start,
@@ -184,8 +183,8 @@ def register(
             taken from the start, which must then be a list of poses, one per view.
         start: a Pose, a list of Poses (one per view), a PoseModel (anything with `hypotheses(xray)`), or "search": the
             whole range about `view` without any model.
-        view, lao_rao, cran_caud: the view a search is centred on; without `view`, AP. Also fixes where the C-arm stands
-            in the scene.
+        view, lao_rao, cran_caud: the view a search is centred on; without `view`, AP; "any" searches around AP, PA and
+            both laterals. Also fixes where the C-arm stands in the scene: for "any", as in the view that was found.
         rotation, translation: half-ranges of a search, per camera axis (right, down, depth), degrees and mm.
         center: RAS mm, the point the range turns about; default the CT's centre.
         device: "auto", "cpu" or "cuda:N".
@@ -208,7 +207,11 @@ def register(
     registrar = registrar or Registrar(ct, device, center)
     relative: list[Array] | None = None
     carm = xrays[0].carm
-    nominal = Pose.about(view_rotation(view or "AP", lao_rao, cran_caud), registrar.center, carm)
+    names = [view or "AP"] if view != ANY_VIEW else list(VIEWS)
+    nominals = [Pose.about(view_rotation(name, lao_rao, cran_caud), registrar.center, carm) for name in names]
+    nominal = nominals[0]
+    if view == ANY_VIEW and start != "search":
+        raise InputError("The view 'any' is for a search; a start that is given needs none.")
     if isinstance(start, Pose):
         start = [start]
     if isinstance(start, (list, tuple)):
@@ -233,22 +236,21 @@ def register(
     elif start == "search":
         if len(xrays) != 1:
             raise InputError("A search finds one view; for several X-rays start from poses, one per view.")
-        candidates = start_poses.search(nominal.ras_to_camera, registrar.center, _SEARCH_COUNT, rotation, translation)
-        word = "search"
+        candidates, word = nominal.ras_to_camera[None], "search"
     else:
         raise InputError(f"The start is {start!r}: give a pose, a prepared model or 'search'.")
     began = time.perf_counter()
-    settings: dict[str, Any] = {"relative": relative, "nominal": nominal, "on_progress": on_progress, "cancel": cancel}
-    result = registrar.register(xrays, candidates, start=word, budget=budget, **settings)
-    if budget is None and not registrar.isolated and result.hypotheses[0].similarity < _DOUBTFUL:
-        if word == "search":
-            more = start_poses.search(
-                nominal.ras_to_camera, registrar.center, _SEARCH_AGAIN, rotation, translation, skip=_SEARCH_COUNT
-            )
-        else:
+    settings: dict[str, Any] = {"relative": relative, "on_progress": on_progress, "cancel": cancel}
+    if word == "search":
+        result = search(registrar, xrays, nominals, rotation, translation, budget, **settings)
+        candidates = start_poses.search(inverse(result.c0), registrar.center, COUNT, rotation, translation)
+    else:
+        settings |= {"start": word, "nominal": nominal}
+        result = registrar.register(xrays, candidates, budget=budget, **settings)
+        if budget is None and not registrar.isolated and result.hypotheses[0].similarity < DOUBTFUL:
             more = start_poses.spread(candidates[0], registrar.center, *_SECOND_LOOK)
-        again = registrar.register(xrays, more, start=word, plan=CAREFUL_PLAN, **settings)
-        result = max(result, again, key=lambda r: r.hypotheses[0].similarity)
+            again = registrar.register(xrays, more, plan=CAREFUL_PLAN, **settings)
+            result = max(result, again, key=lambda r: r.hypotheses[0].similarity)
     if budget is None:
         others = [np.eye(4)] * len(xrays) if relative is None else relative
         warnings = orientation_warnings(registrar, xrays, candidates, others, result.similarities, cancel)
@@ -257,11 +259,3 @@ def register(
         said = start.warnings(xrays[0], result.pose, ct.fingerprint)
         result = replace(result, warnings=(*said, *result.warnings))
     return result
-
-
-def _hypotheses(found: list[tuple[Array, float]]) -> list[Hypothesis]:
-    """Distinct minima with a share of belief that falls by e for each 0.02 of correlation lost."""
-    scores = np.array([score for _, score in found])
-    belief = np.exp((scores - scores.max()) / 0.02)
-    belief /= belief.sum()
-    return [Hypothesis(Pose(inverse(p)), s, float(b)) for (p, s), b in zip(found, belief, strict=True)]

@@ -51,6 +51,14 @@ class Hypothesis:
     probability: float
 
 
+def hypotheses(found: list[tuple[Pose, float]]) -> list[Hypothesis]:
+    """Distinct minima with a share of belief that falls by e for each 0.02 of correlation lost."""
+    scores = np.array([score for _, score in found])
+    belief = np.exp((scores - scores.max()) / 0.02)
+    belief /= belief.sum()
+    return [Hypothesis(p, s, float(b)) for (p, s), b in zip(found, belief, strict=True)]
+
+
 @dataclass(frozen=True, eq=False)
 class RegistrationResult:
     """The outcome of a registration.

@@ -55,10 +55,10 @@ class SceneLogic(SceneCArm):
         Args:
             ct: The CT volume node.
             nodes: A fluoroscopy node, or several of the same moment, registered jointly.
-            start: "auto" (a prepared model where there is one, else "search"), "search", "view" (the nominal pose),
-                "current" (from where the CT lies now), a model's folder, a pose (Pose or 4x4 cameraToRAS; a list of
-                them for several nodes), or landmarks: {"landmarks": (points in the CT, the same on the fluoroscopy)},
-                two markups nodes.
+            start: "auto" (a prepared model where there is one, else "search"), "search" (around the node's view),
+                "anywhere" (around AP, PA and both laterals), "view" (the nominal pose), "current" (from where the CT
+                lies now), a model's folder, a pose (Pose or 4x4 cameraToRAS; a list of them for several nodes), or
+                landmarks: {"landmarks": (points in the CT, the same on the fluoroscopy)}, two markups nodes.
             region: Register one part of the CT: (segmentation node, segment ID), or a region of interest (a box). A
                 start that has to be found (model, search) is found with all of the CT.
             rotation, translation: Half-ranges of a search, degrees and mm in camera axes (right, down, depth).
@@ -263,7 +263,8 @@ class SceneLogic(SceneCArm):
         loaded = yield from self._load(task, ct)
         begin, word = yield from self._begin(task, ct, nodes, start)
         key = None if part is None else (yield from self._load_region(task, ct, part))
-        view = self.view(first)
+        anywhere = isinstance(start, str) and start == "anywhere"
+        view = self.view(first) if not anywhere else {"view": "any", "laoRao": 0.0, "cranCaud": 0.0}
         xrays = [_stored(node) for node in nodes]
         yield
         c0 = self.c0(first)
@@ -331,7 +332,7 @@ class SceneLogic(SceneCArm):
             start = "search" if model is None else model.folder
         if isinstance(start, str) and start == "view":
             start = [self.c0(node) for node in nodes]
-        if isinstance(start, str) and start == "search":
+        if isinstance(start, str) and start in ("search", "anywhere"):
             return "search", ""
         if isinstance(start, (str, os.PathLike)):
             answer = yield from task.ask(self.client, "load_model", {"folder": os.fspath(start)})

@@ -51,6 +51,8 @@ class FirstOrder:
         patches: compare only so many square patches of `window` pixels, drawn where the X-ray has structure; 0: all.
         window: side of the local windows and patches, pixels.
         patience: a stage ends after so many iterations without a gain of 1e-5.
+        plateau: instead of `decay` and `patience`: after so many iterations without a gain of a ten-thousandth the rate
+            falls to a tenth, and the stage ends the second time (torch's ReduceLROnPlateau, as xvr uses it); 0: off.
         seed: of the patches.
     """
 
@@ -64,6 +66,7 @@ class FirstOrder:
     patches: int = 0
     window: int = 13
     patience: int = 30
+    plateau: int = 0
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -114,7 +117,7 @@ def register_first_order(
         center_cam = origin[:3, :3] @ center + origin[:3, 3]
         parameters, adam = kind.start.copy(), Adam(how.rate / 2**stage)
         best: tuple[float, Array] = (-np.inf, origin)
-        waited = 0
+        waited, cuts, threshold, flat = 0, 0, -np.inf, 0
         for number in range(how.iterations):
             if cancel and cancel():
                 raise Cancelled
@@ -125,12 +128,17 @@ def register_first_order(
             history.append(Progress(len(history) + 1, stage, Pose(inverse(matrix)), score, time.perf_counter() - began))
             if on_progress:
                 on_progress(history[-1])
-            if waited >= how.patience:
+            if score > threshold:
+                flat, threshold = 0, score + 1e-4 * abs(score)
+            else:
+                flat += 1
+            if how.plateau and flat > how.plateau:
+                cuts, flat = cuts + 1, 0
+            if cuts == 2 if how.plateau else waited >= how.patience:
                 reason = "stalled"
                 break
-            parameters += adam.step(
-                gradient @ kind.twists(parameters), how.rate / 2**stage * how.decay ** (number // how.every)
-            )
+            slower = 0.1**cuts if how.plateau else how.decay ** (number // how.every)
+            parameters += adam.step(gradient @ kind.twists(parameters), how.rate / 2**stage * slower)
         score, matrix = best
     pose = Pose(inverse(matrix))
     return RegistrationResult(

@@ -1,0 +1,73 @@
+"""Search without any model: over one view's range, or over those of several where the view is not known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from ..geometry.pose import Pose
+from . import starts
+from .descent import CAREFUL_PLAN, DISTINCT_MM, distance_mm
+from .result import Hypothesis, RegistrationResult, hypotheses
+
+if TYPE_CHECKING:
+    from ..imaging.xray import XrayImage
+    from .register import Registrar
+
+# Starts over a view's range, and of a second look where the first ended in a poor fit.
+COUNT, AGAIN = 192, 384
+# Agreement of all pixels (see `similarity.Terms.score`) below which a second look is taken.
+DOUBTFUL = 0.93
+# As many distinct minima of several views are reported.
+_MOST = 8
+
+
+def search(
+    registrar: Registrar,
+    xrays: Sequence[XrayImage],
+    nominals: Sequence[Pose],
+    rotation: ArrayLike,
+    translation: ArrayLike,
+    budget: float | None,
+    **settings: Any,
+) -> RegistrationResult:
+    """The best of the searches around each nominal pose, with a second look where it fits poorly and time is given.
+
+    Args:
+        nominals: of each view, one or several.
+        rotation, translation: half-ranges per camera axis, degrees and mm.
+        budget: seconds for all, or None for as many as it takes.
+        settings: for :meth:`Registrar.register`.
+    """
+    own = None if budget is None else budget / len(nominals)
+
+    def run(nominal: Pose, count: int, skip: int, **more: Any) -> RegistrationResult:
+        candidates = starts.search(nominal.ras_to_camera, registrar.center, count, rotation, translation, skip=skip)
+        return registrar.register(xrays, candidates, start="search", nominal=nominal, budget=own, **settings, **more)
+
+    found = [run(nominal, COUNT, 0) for nominal in nominals]
+    best = max(found, key=_score)
+    if budget is None and not registrar.isolated and _score(best) < DOUBTFUL:
+        found += [run(nominal, AGAIN, COUNT, plan=CAREFUL_PLAN) for nominal in nominals]
+        best = max(found, key=_score)
+    return best if len(nominals) == 1 else replace(best, hypotheses=_of_all(found, registrar.center))
+
+
+def _score(result: RegistrationResult) -> float:
+    return result.hypotheses[0].similarity
+
+
+def _of_all(results: Sequence[RegistrationResult], center: ArrayLike) -> list[Hypothesis]:
+    """Distinct minima of all searches, best first."""
+    kept: list[Hypothesis] = []
+    for one in sorted((h for r in results for h in r.hypotheses), key=lambda h: -h.similarity):
+        apart = (
+            distance_mm(one.pose.ras_to_camera, other.pose.ras_to_camera, np.asarray(center, float)) for other in kept
+        )
+        if len(kept) < _MOST and all(mm > DISTINCT_MM for mm in apart):
+            kept.append(one)
+    return hypotheses([(one.pose, one.similarity) for one in kept])
