@@ -266,6 +266,16 @@ def test_the_ct_s_place_goes_with_the_frame_of_a_run(logic, small_ct, rendered):
     np.testing.assert_allclose(logic.pose(node, fluoro).camera_to_ras, places[0], atol=1e-6)
 
 
+def test_a_search_may_leave_the_view_open(logic, small_ct):
+    from DiffPoseSlicerLib import render
+
+    truth = truth_of(small_ct, "LEFT_LATERAL")
+    node, fluoro = story(logic, small_ct, render(small_ct, kit.CARM, truth, device="cpu"))  # the node says AP
+    result = logic.register(node, fluoro, "anywhere")
+    near(Pose(result["views"][0]["cameraToRAS"]), truth, small_ct.center)
+    near(logic.pose(node, fluoro), truth, small_ct.center)
+
+
 def test_two_views_are_registered_as_one_body(logic, small_ct, rendered):
     from DiffPoseSlicerLib import render
 

@@ -301,6 +301,8 @@ class SceneLogic(SceneCArm):
                     word = f"{result.get('start', '')}, then region"
                     params["start"] = {"poses": {"views": result["views"]}}
                 params.pop("model", None)
+                if anywhere:  # the view is known now
+                    params.pop("view")
                 params["ct"] = key
                 result = yield from task.ask(self.client, "register", params, progress)
         except Exception:
