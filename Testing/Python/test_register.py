@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -83,6 +84,18 @@ def test_a_search_needs_no_start(small_ct, projector, registrar):
     result = register(small_ct, _xray(projector, truth), "search", view="AP", registrar=registrar)
     assert mtre(result.pose, truth, default_points(small_ct.center)) < 1
     assert result.start == "search"
+
+
+def test_the_pose_found_is_the_most_probable_hypothesis(small_ct, projector, registrar):
+    """Coarse levels agree better than fine ones, in a noisy image above all: their minima must not outrank it."""
+    xray = _xray(projector, _truth(small_ct, 6))
+    noise = np.random.default_rng(5).normal(0, 0.8, xray.pixels.shape).astype(np.float32)
+    result = register(small_ct, replace(xray, pixels=xray.pixels + noise), "search", registrar=registrar, budget=60)
+    best, *others = result.hypotheses
+    assert best.pose.camera_to_ras == pytest.approx(result.pose.camera_to_ras)
+    assert others
+    assert best.similarity >= max(h.similarity for h in others)
+    assert best.probability >= max(h.probability for h in others)
 
 
 def test_a_search_finds_the_view_too(small_ct, projector, registrar):

@@ -169,11 +169,12 @@ class Descent:
         """
         poses = np.array(candidates, float)
         depth = float(np.median(poses[:, 2, :3] @ self.center + poses[:, 2, 3]))
-        minima: list[tuple[Array, float]] = []
+        minima: list[tuple[Array, float]] = []  # poses, and how much less they agree than the best of their level
         for number, level in enumerate(self.plan):
             small = [reduced(xray, level.pixels) for xray in self.xrays]
             objective = self._objective(level, small, depth)
             solution = self._solve(number, objective, poses)
+            tried = self._minima(solution, len(poses) if number else level.keep)
             for _ in range(level.scatter):
                 best = solution.ras_to_camera[int(np.argmax(solution.terms.score))]
                 if not self._estimate_scatter(objective, small, best):
@@ -182,26 +183,36 @@ class Descent:
                 poses = solution.ras_to_camera[_distinct(solution, self.center, level.keep)]
                 solution = self._solve(number, objective, poses)
             order = _distinct(solution, self.center, level.keep)
-            score = solution.terms.score
-            minima = [(solution.ras_to_camera[row], float(score[row])) for row in order] + minima[len(order) :]
-            misfit = 1 - score[order]
+            settled = self._minima(solution, level.keep)
+            minima = settled + (tried + minima[len(tried) :])[len(settled) :]
+            misfit = 1 - solution.terms.score[order]
             poses = solution.ras_to_camera[np.array(order)[misfit <= level.margin * misfit[0]]]
             last, row = solution, order[0]
             if self.pace.word() == "budget":
                 break
-        best = last.ras_to_camera[row]
+        best, final = last.ras_to_camera[row], float(last.terms.score[row])
         if self.finish and self.pace.word() is None:
             detail = self._objective(self.finish, [reduced(x, self.finish.pixels) for x in self.xrays], depth)
             last, row = self._solve(len(self.plan), detail, best[None]), 0
             best = last.ras_to_camera[0]
-            minima[0] = best, minima[0][1]
+            minima[0] = best, 0.0
         return Found(
             best,
             objective.correlations(best),
             _covariance(last.terms, row),
-            [m for n, m in enumerate(minima) if n == 0 or distance_mm(m[0], best, self.center) > DISTINCT_MM],
+            [
+                (pose, final - less)
+                for n, (pose, less) in enumerate(minima)
+                if n == 0 or distance_mm(pose, best, self.center) > DISTINCT_MM
+            ],
             "budget" if self.pace.word() == "budget" else last.reasons[row],
         )
+
+    def _minima(self, solution: Solution, keep: int) -> list[tuple[Array, float]]:
+        """The best distinct poses, and how much less each agrees than the first: what is reached differs by level."""
+        score = solution.terms.score
+        rows = _distinct(solution, self.center, keep)
+        return [(solution.ras_to_camera[row], float(score[rows[0]] - score[row])) for row in rows]
 
     def _solve(self, number: int, objective: RigidObjective, poses: Array) -> Solution:
         level = self.plan[number] if number < len(self.plan) else self.finish
