@@ -98,6 +98,18 @@ def test_the_pose_found_is_the_most_probable_hypothesis(small_ct, projector, reg
     assert best.probability >= max(h.probability for h in others)
 
 
+def test_the_neighbours_one_vertebra_off_are_tried(small_ct, projector, registrar):
+    truth = _truth(small_ct, 6)
+    xray, points = _xray(projector, truth), default_points(small_ct.center)
+    result = registrar.register([xray], truth.ras_to_camera[None])  # one start alone
+    others = [h for h in result.hypotheses[1:] if 15 < mtre(h.pose, truth, points) < 60]
+    assert others and max(h.probability for h in others) < 0.1
+    along = np.eye(4)
+    along[2, 3] = 30.0
+    off = registrar.register([xray], (truth.ras_to_camera @ along)[None])
+    assert mtre(off.pose, truth, points) < 1
+
+
 def test_a_search_finds_the_view_too(small_ct, projector, registrar):
     truth = _truth(small_ct, 4, "RIGHT_LATERAL")
     result = register(small_ct, _xray(projector, truth), "search", view="any", registrar=registrar)

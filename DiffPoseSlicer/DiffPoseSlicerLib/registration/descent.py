@@ -82,6 +82,8 @@ ISOLATED_PLAN = (
 )
 # Two solutions closer than this (mm, rotations at the lever) are one; minima reported lie farther apart.
 _SAME_MM, DISTINCT_MM = 6.0, 15.0
+# Distances from one vertebra to the next, chest and loins, that are tried.
+_PITCHES_MM = (24.0, 36.0)
 # A pedestal that changes by less than this is settled.
 _SETTLED = 0.04
 
@@ -142,6 +144,7 @@ class Descent:
         pace: progress and cancellation.
         prior: see `views.Prior`.
         finish: the level that settles the best pose, or None.
+        neighbours: the level at which the neighbours one vertebra up and down are tried, or None.
     """
 
     xrays: Sequence[XrayImage]
@@ -154,6 +157,7 @@ class Descent:
     pace: Pace
     prior: Prior | None = None
     finish: Level | None = None
+    neighbours: int | None = None
 
     def __post_init__(self) -> None:
         finest = max(level.pixels for level in self.plan)
@@ -182,6 +186,9 @@ class Descent:
                 objective = self._objective(level, small, depth)
                 poses = solution.ras_to_camera[_distinct(solution, self.center, level.keep)]
                 solution = self._solve(number, objective, poses)
+            if number == self.neighbours:
+                solution, seen = self._beside(solution, objective, level)
+                tried = tried + seen
             order = _distinct(solution, self.center, level.keep)
             settled = self._minima(solution, level.keep)
             minima = settled + (tried + minima[len(tried) :])[len(settled) :]
@@ -207,6 +214,24 @@ class Descent:
             ],
             "budget" if self.pace.word() == "budget" else last.reasons[row],
         )
+
+    def _beside(
+        self, solution: Solution, objective: RigidObjective, level: Level
+    ) -> tuple[Solution, list[tuple[Array, float]]]:
+        """The poses one vertebra up and down from the best one, solved.
+
+        Returns:
+            The better one of their solution and the one given, and the neighbours as minima.
+        """
+        score = solution.terms.score
+        best = solution.ras_to_camera[int(np.argmax(score))]
+        shifts = np.tile(np.eye(4), (2 * len(_PITCHES_MM), 1, 1))
+        shifts[:, 2, 3] = [sign * pitch for pitch in _PITCHES_MM for sign in (-1, 1)]  # RAS: along the patient
+        found = solve(objective, best @ shifts, level.iterations, level.tolerance, (4, 2), stop=self.pace.word)
+        apart = [distance_mm(pose, best, self.center) for pose in found.ras_to_camera]
+        less = float(score.max()) - found.terms.score
+        seen = [(found.ras_to_camera[n], float(less[n])) for n in np.argsort(less) if apart[n] > DISTINCT_MM][:2]
+        return (found if less.min() < 0 else solution), seen
 
     def _minima(self, solution: Solution, keep: int) -> list[tuple[Array, float]]:
         """The best distinct poses, and how much less each agrees than the first: what is reached differs by level."""

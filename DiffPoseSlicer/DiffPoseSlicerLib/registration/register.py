@@ -137,6 +137,7 @@ class Registrar:
             Pace(on_progress, cancel, budget),
             Prior(candidates[0], _PRIOR) if self.isolated and start == "pose" else None,
             None if self.isolated or (plan and plan[-1].pixels < FINISH.pixels) else FINISH,
+            None if self.isolated or plan else 1,
         )
         found = run.descend(candidates)
         best = found.ras_to_camera
