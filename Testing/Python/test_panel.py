@@ -14,6 +14,7 @@ import pytest
 import slicer
 
 import scene_support as kit
+from DiffPoseSlicerLib.errors import InputError
 from DiffPoseSlicerLib.geometry.files import read_json
 from DiffPoseSlicerLib.geometry.pose import Pose, view_rotation
 from DiffPoseSlicerLib.geometry.se3 import rigid, rotation_angle, so3_exp
@@ -447,6 +448,37 @@ def test_the_ct_is_dragged_by_its_handles_in_both_views(host, panel, small_ct, r
     host.user.click(panel.ui.moveButton)
     panel.parameters.ct = None
     assert not transform.GetDisplayNode().GetEditorVisibility() and not panel.ui.moveButton.enabled
+
+
+def test_only_what_is_shown_can_be_accepted(host, panel, small_ct, rendered):
+    """After a hand has moved the CT, or in the middle of the replay, the result is not what is seen."""
+    ui = panel.ui
+    node, fluoro = with_images(panel, small_ct, rendered)
+    settle(host, panel)
+    register(host, panel)
+    assert ui.acceptButton.enabled and not ui.registerButton.styleSheet
+    host.user.drag_slider(ui.replaySlider, 0.0)
+    host.user.wait(lambda: not ui.acceptButton.enabled, 5)
+    assert "replay" in ui.acceptButton.toolTip and "replay" in said(ui.reviewStateLabel)
+    assert not ui.registerButton.styleSheet
+    host.user.drag_slider(ui.replaySlider, 1.0)
+    host.user.wait(lambda: ui.acceptButton.enabled, 5)
+    transform = placement.find_transform(node)
+    placement.set_ct_to_world(transform, NUDGE @ placement.get_ct_to_world(transform))
+    host.user.wait(lambda: not ui.acceptButton.enabled, 5)
+    assert "moved" in ui.acceptButton.toolTip and "moved" in said(ui.reviewStateLabel)
+    assert ui.registerButton.styleSheet and ui.undoButton.enabled  # one next button: register from there
+    with pytest.raises(InputError, match="does not lie where"):
+        panel.logic.accept(node, fluoro)
+    host.user.choose(ui.startCombo, "Where the CT is now")
+    register(host, panel)
+    assert_registered(panel, small_ct, node, fluoro)
+    # Another view moves the C-arm and the CT together: it is still the result.
+    panel.parameters.laoRao = 10.0
+    settle(host, panel)
+    assert ui.acceptButton.enabled
+    host.user.click(ui.acceptButton)
+    assert said(ui.reviewStateLabel) == "Accepted."
 
 
 def test_follow_registers_new_pixels_by_itself(host, panel, small_ct, rendered):

@@ -270,6 +270,7 @@ def test_several_poses_and_warnings_are_shown(host, panel, small_ct, rendered):
         "hypotheses": [{"cameraToRAS": p.tolist(), "similarity": 0.9, "probability": 0.5} for p in (pose, other)],
         "warnings": ["The image seems to be stored mirrored."],
         "trust": {"trusted": False, "reasons": ["two poses"]},
+        "c0": panel.logic.c0(fluoro).tolist(),
     }
     kept.keep_result(fluoro, node, result, [])
     panel.ui.reviewSection.collapsed = False
@@ -280,6 +281,15 @@ def test_several_poses_and_warnings_are_shown(host, panel, small_ct, rendered):
     assert "2 of 2" in panel.ui.hypothesesButton.text
     host.user.click(panel.ui.hypothesesButton)
     np.testing.assert_allclose(panel.logic.pose(node, fluoro).camera_to_ras, pose, atol=1e-6)
+    # The other one is accepted: the result, and what is exported, say so.
+    host.user.click(panel.ui.hypothesesButton)
+    host.user.click(panel.ui.acceptButton)
+    result = panel.logic.result(fluoro)
+    np.testing.assert_allclose(result["views"][0]["cameraToRAS"], other, atol=1e-9)
+    np.testing.assert_allclose(result["hypotheses"][1]["cameraToRAS"], pose, atol=1e-9)
+    transform = placement.find_transform(node)
+    np.testing.assert_allclose(result["ctToWorld"], placement.get_ct_to_world(transform), atol=1e-6)
+    assert "1 of 2" in panel.ui.hypothesesButton.text and "Accepted." in said(panel.ui.registerStateLabel)
     kept.forget_result(fluoro)
     panel.registered()
     assert not panel.ui.hypothesesButton.visible and story.GOOD == GOOD

@@ -58,7 +58,8 @@ class Panel(VTKObservationMixin):
         self._show_soon = _later(0, self.show_images)
         self._layout_soon = _later(0, self._change_layout)
         self._draw_soon = _later(0, self._draw)
-        self._later = (self._new_pixels, self._show_soon, self._layout_soon, self._draw_soon)
+        self._refresh_soon = _later(150, self.refresh)
+        self._later = (self._new_pixels, self._show_soon, self._layout_soon, self._draw_soon, self._refresh_soon)
         self.images = ImagesStep(self)
         self.prepare = PrepareStep(self)
         self.register = RegisterStep(self)
@@ -378,6 +379,7 @@ class Panel(VTKObservationMixin):
         """The CT moved. If by hand, its synthetic X-ray follows."""
         if not self.logic.live.moving and not self.busy_registering:
             self.review.moved()
+            self.refresh_soon()
 
     def _image_modified(self, _caller: Any, _event: Any) -> None:
         self._new_pixels.start()
@@ -396,6 +398,10 @@ class Panel(VTKObservationMixin):
         if self.parameters.follow and not self.busy_registering and self.parameters.ct is not None:
             known = results.can_undo(self.parameters.ct) or results.get_result(self.parameters.fluoroscopy) is not None
             self.register.register("current" if known else None)
+
+    def refresh_soon(self) -> None:
+        """:meth:`refresh` once things that move have rested a moment."""
+        self._refresh_soon.start()
 
     def refresh(self) -> None:
         """Show the present state everywhere."""

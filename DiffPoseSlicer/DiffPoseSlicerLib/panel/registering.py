@@ -126,7 +126,7 @@ class RegisterStep(Step):
         tip = _("Stop; the CT goes back to where it lay.") if running else _("Find the C-arm's pose.")
         status.enable(ui.registerButton, running or allowed, tip if running or allowed else why)
         result = self._result()
-        status.accent(ui.registerButton, allowed and not running and result is None)
+        status.accent(ui.registerButton, allowed and not running and not self.panel.review.settled)
         ui.startCombo.enabled = not running
         movable = not running and placement.find_transform(self.ct) is not None
         tip = _("Show handles in the 3D view that move the CT; registration then starts from there.")

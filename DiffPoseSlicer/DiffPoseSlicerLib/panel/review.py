@@ -149,9 +149,11 @@ class ReviewStep(Step):
         last = index == len(self._history) - 1
         result = results.get_result(self.fluoroscopy, self.ct)
         pose = result["views"][0]["cameraToRAS"] if last and result else self._history[index]["cameraToRAS"]
+        self._hypothesis = 0
         self.logic.set_pose(self.ct, self.fluoroscopy, np.array(pose, float))
         self._show_replay(index)
         self.moved()
+        self.panel.refresh_soon()
 
     def next_hypothesis(self) -> None:
         """Show the next of several poses that explain the image about equally well."""
@@ -184,8 +186,11 @@ class ReviewStep(Step):
         self.ui.landmarksLabel.visible = bool(text)
 
     def accept(self) -> None:
-        """Keep the pose."""
-        self._try(lambda: self.logic.accept(self.ct, self.fluoroscopy), _("Accepted."))
+        """Keep the pose that is shown, be it the best or another that fits as well."""
+        self._try(lambda: self.logic.accept(self.ct, self.fluoroscopy, self._hypothesis), _("Accepted."))
+        if results.is_accepted(self.fluoroscopy):
+            self._hypothesis = 0
+            self.panel.refresh()
 
     def undo(self) -> None:
         """Put the CT back where it lay."""
@@ -259,16 +264,17 @@ class ReviewStep(Step):
         running = panel.busy_registering
         why = _("Wait until the registration has ended.") if running else _("Register first.")
         accepted = result is not None and results.is_accepted(self.fluoroscopy)
-        can_accept = result is not None and not running and not accepted
-        status.enable(
-            ui.acceptButton, can_accept, _("Keep this pose.") if can_accept else (_("Accepted.") if accepted else why)
-        )
+        can_accept = result is not None and not running and not accepted and self._is_result_shown()
+        if result is not None and not running:
+            why = _("Accepted.") if accepted else self._elsewhere()
+        status.enable(ui.acceptButton, can_accept, _("Keep this pose.") if can_accept else why)
         status.accent(ui.acceptButton, can_accept)
         can_undo = ready and not running and placement.find_transform(self.ct) is not None and results.can_undo(self.ct)
         status.enable(
             ui.undoButton, can_undo, _("Put the CT back where it lay before.") if can_undo else _("Nothing to undo.")
         )
         can_export = result is not None and not running
+        why = _("Wait until the registration has ended.") if running else _("Register first.")
         status.enable(
             ui.exportButton,
             can_export,
@@ -302,11 +308,34 @@ class ReviewStep(Step):
             return "idle", _("Nothing to review yet.")
         if result is None:
             return "idle", _("Not registered: the synthetic X-ray shows the CT as it lies now.")
-        if accepted:
+        if accepted and self._is_result_shown():
             return "good", _("Accepted.")
+        if not self._is_result_shown() and not self.panel.busy_registering:
+            return "idle", self._elsewhere()
         if result.get("warnings"):
             return "warn", " ".join(result["warnings"])
         return "ready", _("Do bones lie over their images? Accept, or undo.")
+
+    @property
+    def settled(self) -> bool:
+        """Whether there is a result to judge or one that was accepted: nothing asks for a registration."""
+        if self.ct is None or self.panel.carm_of_image() is None:
+            return False
+        result = results.get_result(self.fluoroscopy, self.ct)
+        return result is not None and (results.is_accepted(self.fluoroscopy) or not self._was_moved())
+
+    def _was_moved(self) -> bool:
+        """Whether the CT lies elsewhere than its result has it, and not for the replay."""
+        return not self._is_result_shown() and self.ui.replaySlider.value >= self.ui.replaySlider.maximum
+
+    def _is_result_shown(self) -> bool:
+        """Whether what is seen is the result, or another pose of it that fits as well."""
+        return bool(self.logic.shows_result(self.ct, self.fluoroscopy, self._hypothesis))
+
+    def _elsewhere(self) -> str:
+        if self.ui.replaySlider.value < self.ui.replaySlider.maximum:
+            return _("This is a step on the way: move the replay to its end.")
+        return _("The CT was moved since it was registered: register from there, or undo.")
 
     def forget_message(self) -> None:
         """Other images were chosen."""

@@ -186,8 +186,27 @@ class SceneLogic(SceneCArm):
         """The last result of a fluoroscopy: the content of result.json, or None."""
         return results.get_result(node, ct)
 
-    def accept(self, ct: Any, node: Any) -> None:
-        """Take the result as it is; Undo no longer goes behind it. Raises InputError where there is none."""
+    def shows_result(self, ct: Any, node: Any, hypothesis: int = 0) -> bool:
+        """Whether the CT lies where its result, or another of the poses that fit, has it: not moved since by hand."""
+        result = results.get_result(node, ct)
+        poses = [] if result is None else [result["views"][0], *result.get("hypotheses", ())[1:]]
+        if not 0 <= hypothesis < len(poses):
+            return False
+        try:
+            return bool(np.allclose(self.pose(ct, node).camera_to_ras, poses[hypothesis]["cameraToRAS"], atol=1e-3))
+        except InputError:  # no longer rigid
+            return False
+
+    def accept(self, ct: Any, node: Any, hypothesis: int = 0) -> None:
+        """Take the result as it is, or another of the poses that fit; Undo no longer goes behind it.
+
+        Raises:
+            InputError: there is no result, or it is not what is shown.
+        """
+        if self.result(node, ct) is not None and not self.shows_result(ct, node, hypothesis):
+            raise InputError("The CT does not lie where the result put it: register again, or undo.")
+        if hypothesis:
+            results.take_hypothesis(node, ct, hypothesis)
         results.accept(node, ct)
 
     def undo(self, ct: Any, node: Any) -> bool:

@@ -11,10 +11,10 @@ import slicer
 
 from ..errors import InputError
 from ..geometry.files import write_json
-from ..geometry.se3 import Array
+from ..geometry.se3 import Array, inverse
 from .fluoroscopy import browser_of, record
 from .nodes import get_data, refer, referenced, set_data
-from .placement import find_transform, get_ct_to_world, set_ct_to_world
+from .placement import find_transform, get_ct_to_world, set_ct_to_world, transform_from_pose
 
 RESULT, HISTORY, ACCEPTED, BEFORE, RESULT_CT = "result", "history", "accepted", "before", "resultCT"
 FRAME = "resultFrame"
@@ -82,6 +82,27 @@ def undo(fluoroscopy: Any, ct: Any) -> Array | None:
     set_data(transform, BEFORE, None)
     forget_result(fluoroscopy)
     return matrix
+
+
+def take_hypothesis(fluoroscopy: Any, ct: Any, index: int) -> None:
+    """Make another of the poses that fit the result; the best one changes places with it.
+
+    Raises:
+        InputError: there is no such pose.
+    """
+    result = get_result(fluoroscopy, ct)
+    poses = list(result.get("hypotheses", ())) if result is not None else []
+    if result is None or not 0 <= index < len(poses):
+        raise InputError("There is no such pose: register first.")
+    best = np.array(result["views"][0]["cameraToRAS"], float)
+    chosen = np.array(poses[index]["cameraToRAS"], float)
+    poses[0], poses[index] = poses[index], poses[0]
+    # The views stand to each other as they did.
+    views = [
+        view | {"cameraToRAS": (chosen @ inverse(best) @ view["cameraToRAS"]).tolist()} for view in result["views"]
+    ]
+    place = transform_from_pose(chosen, np.array(result["c0"], float))
+    set_data(record(fluoroscopy), RESULT, result | {"views": views, "hypotheses": poses, "ctToWorld": place.tolist()})
 
 
 def accept(fluoroscopy: Any, ct: Any) -> None:
