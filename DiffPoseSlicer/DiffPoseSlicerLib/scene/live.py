@@ -53,7 +53,8 @@ class LivePose:
 class LiveDrr:
     """Keeps the synthetic X-ray in step with a CT that moves: one rendering at a time, the latest wish wins.
 
-    While things move it renders few pixels; when they have rested a moment, all of them.
+    While things move it renders few pixels, as many as come back in a twentieth of a second; when they have rested a
+    moment, all of them.
 
     Args:
         logic: The scene's logic, whose `render` is used.
@@ -61,14 +62,17 @@ class LiveDrr:
         on_error: Called with what went wrong.
     """
 
-    COARSE_PIXELS = 192
-    REST_S = 0.15
+    FEWEST_PIXELS, MOST_PIXELS = 96, 256
+    COARSE_S = 0.05
+    REST_S = 0.3
 
     def __init__(self, logic: Any, on_drawn: Callable[[], None], on_error: Callable[[Exception], None]) -> None:
         self._logic, self._on_drawn, self._on_error = logic, on_drawn, on_error
         self._wanted: tuple[Any, Any] | None = None
         self._fine: tuple[Any, Any, float] | None = None
         self._task: Any = None
+        self._began: float | None = None  # when the coarse rendering that is under way was asked for
+        self.pixels = 192
         self.drawn = 0
 
     def want(self, ct: Any, node: Any, *, coarse_first: bool = True) -> None:
@@ -88,12 +92,13 @@ class LiveDrr:
         if self._task is None:
             pixels: int | None = None
             if self._wanted is not None:
-                (ct, node), self._wanted, pixels = self._wanted, None, self.COARSE_PIXELS
+                (ct, node), self._wanted, pixels = self._wanted, None, self.pixels
             elif self._fine is not None and time.perf_counter() >= self._fine[2]:
                 (ct, node, _), self._fine = self._fine, None
             else:
                 return self._fine is not None
             if ct.GetScene() is not None and node.GetScene() is not None:
+                self._began = None if pixels is None else time.perf_counter()
                 self._task = self._logic.render(
                     ct, node, pixels=pixels, blocking=False, on_done=self._done, on_error=self._failed
                 )
@@ -101,6 +106,10 @@ class LiveDrr:
 
     def _done(self, _node: Any) -> None:
         self._task = None
+        if self._began is not None:  # half of the way to what would have taken COARSE_S, by area
+            ratio = min(max(self.COARSE_S / max(time.perf_counter() - self._began, 1e-3), 0.25), 4.0)
+            pixels = round(self.pixels * ratio**0.25)
+            self.pixels = min(max(pixels, self.FEWEST_PIXELS), self.MOST_PIXELS)
         self.drawn += 1
         self._on_drawn()
 
