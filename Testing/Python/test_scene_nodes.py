@@ -296,3 +296,37 @@ def test_overlays_show_and_hide_what_they_should():
     }
     assert np.abs(overlays.difference(drr * 3 + 5, drr)).max() < 1e-5
     assert overlays.fitted(drr, (32, 24)).shape == (32, 24)
+
+
+def test_dragging_renders_as_many_pixels_as_come_back_in_time(monkeypatch):
+    """Slow computers get fewer pixels while things move, fast ones more; all of them once things rest."""
+    from types import SimpleNamespace
+
+    from DiffPoseSlicerLib.scene import live
+
+    clock = [0.0]
+    monkeypatch.setattr(live.time, "perf_counter", lambda: clock[0])
+    asked = []
+
+    def render(_ct, _node, *, pixels, blocking, on_done, on_error):
+        asked.append((pixels, on_done))
+
+    node = SimpleNamespace(GetScene=lambda: True)
+    drr = live.LiveDrr(SimpleNamespace(render=render), lambda: None, lambda _error: None)
+
+    def rendering(took):
+        drr.pump()
+        clock[0] += took
+        asked[-1][1](None)
+
+    for took, fits in ((0.4, lambda now, before: now < before), (0.005, lambda now, before: now > before)):
+        for _ in range(12):
+            before = drr.pixels
+            drr.want(node, node)
+            rendering(took)
+            assert fits(drr.pixels, before) or drr.pixels in (drr.FEWEST_PIXELS, drr.MOST_PIXELS)
+        assert drr.pixels == (drr.FEWEST_PIXELS if took > 0.1 else drr.MOST_PIXELS)
+    assert drr.pump() and len(asked) == 24  # not at rest yet
+    clock[0] += 1.0
+    rendering(5.0)
+    assert asked[-1][0] is None and drr.pixels == drr.MOST_PIXELS and not drr.pump()
