@@ -13,13 +13,18 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "CArm": "geometry.carm",
     "CTVolume": "imaging.ct",
+    "GeometryPriors": "registration.joint",
     "InputError": "errors",
+    "LabelMap": "imaging.labels",
     "Pose": "geometry.pose",
     "PoseModel": "pretraining.model",
     "XrayImage": "imaging.xray",
     "pretrain": "pretraining.pretrain",
+    "read_frames": "imaging.frames",
     "register": "registration.register",
+    "register_structures": "registration.structures",
     "render": "rendering.renderer",
+    "track": "registration.tracking",
 }
 __all__ = sorted(_EXPORTS)
 

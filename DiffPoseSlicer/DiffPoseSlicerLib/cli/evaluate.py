@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import InputError
+from ..geometry.carm import CArm
 from ..geometry.files import numbers, read_json, write_json
 from ..geometry.pose import poses_from_json
 from . import options
@@ -34,7 +35,10 @@ def run(args: argparse.Namespace) -> None:
         raise InputError(f"The result has {len(estimated)} views and the truth {len(true)}; they must be the same.")
     points, center = _where(args.points, result, truth)
     carms = _carms(args.carm, truth, len(true))
-    views = [_errors(e, t, points, center, c) for e, t, c in zip(estimated, true, carms, strict=True)]
+    fitted = [CArm.from_json(v["carm"], "C-arm in the result") if v.get("carm") else None for v in _views(result)]
+    views = [
+        _errors(e, t, points, center, c, f or c) for e, t, c, f in zip(estimated, true, carms, fitted, strict=True)
+    ]
     for number, view in enumerate(views):
         if len(views) > 1:
             print(f"View {number}")
@@ -59,9 +63,11 @@ def _where(file: str | None, result: dict[str, Any], truth: dict[str, Any]) -> t
     return default_points(center), center
 
 
-def _carms(file: str | None, truth: dict[str, Any], count: int) -> list[Any]:
-    from ..geometry.carm import CArm
+def _views(result: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(result.get("views", [result]))
 
+
+def _carms(file: str | None, truth: dict[str, Any], count: int) -> list[Any]:
     if file is not None:
         return [CArm.read(file)] * count
     views = truth.get("views", [truth])
@@ -69,14 +75,15 @@ def _carms(file: str | None, truth: dict[str, Any], count: int) -> list[Any]:
     return [CArm.from_json(c, "C-arm in the truth file") if isinstance(c, dict) else None for c in stated]
 
 
-def _errors(estimated: Any, true: Any, points: Any, center: Any, carm: Any) -> dict[str, Any]:
+def _errors(estimated: Any, true: Any, points: Any, center: Any, carm: Any, fitted: Any) -> dict[str, Any]:
+    """Errors of a view; `carm` is its true camera, `fitted` the one the estimated pose goes with."""
     from ..evaluation import metrics
 
     shift = metrics.translation_error(estimated, true, center)
     errors: dict[str, Any] = {"mTRE": metrics.mtre(estimated, true, points)}
     if carm is not None:
         for name, measure in (("mRPD", metrics.mrpd), ("mPE", metrics.mpe)):
-            value = measure(estimated, true, points, carm)
+            value = measure(estimated, true, points, fitted, carm)
             errors[name] = value if np.isfinite(value) else None
     errors["rotationErrorDegrees"] = metrics.rotation_error(estimated, true)
     errors["translationErrorMm"] = float(np.linalg.norm(shift))

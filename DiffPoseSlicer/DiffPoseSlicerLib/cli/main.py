@@ -14,9 +14,9 @@ from typing import NoReturn
 
 from .. import __version__
 from ..errors import Cancelled, InputError
-from . import demo, doctor, evaluate, export, pretrain, register, render, report, simulate, study
+from . import demo, doctor, evaluate, export, pretrain, register, render, report, simulate, study, track
 
-COMMANDS = (render, simulate, pretrain, register, evaluate, report, study, export, demo, doctor)
+COMMANDS = (render, simulate, pretrain, register, track, evaluate, report, study, export, demo, doctor)
 DONE, DEFECT, BAD_INPUT, STOPPED = 0, 1, 2, 130
 
 

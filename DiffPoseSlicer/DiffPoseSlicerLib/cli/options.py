@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import math
 import re
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import InputError
 from ..geometry.pose import VIEWS
@@ -57,6 +58,13 @@ def device(text: str) -> str:
     return text
 
 
+class OneOrEach(argparse.Action):
+    """One value, or a list of several."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        setattr(namespace, self.dest, values[0] if len(values) == 1 else values)
+
+
 def _view(text: str) -> str:
     return "any" if text.lower() == "any" else text.upper().replace("-", "_")
 
@@ -78,19 +86,21 @@ def read_carm(source: str) -> CArm:
     return read_carm(source)
 
 
-def add_view(parser: argparse.ArgumentParser, default: str | None = "AP", unknown: bool = False) -> None:
-    """--view and the angles that turn it, and the point it turns about; `unknown` allows for "any"."""
-    parser.add_argument(
-        "--view",
-        type=_view,
-        choices=(*VIEWS, *(["any"] if unknown else [])),
-        default=default,
-        help="the nominal view, by the beam" + ("; any: a search tries AP, PA and both laterals" if unknown else ""),
-    )
-    parser.add_argument("--lao-rao", type=_number, default=0.0, metavar="A", help="degrees from the view, LAO positive")
-    parser.add_argument(
-        "--cran-caud", type=_number, default=0.0, metavar="B", help="degrees from the view, CRA positive"
-    )
+def add_view(
+    parser: argparse.ArgumentParser, default: str | None = "AP", several: bool = False, unknown: bool = False
+) -> None:
+    """--view and the angles that turn it, and the point it turns about.
+
+    `several`: also one of each for every X-ray; `unknown` allows for "any".
+    """
+    many: dict[str, Any] = {"nargs": "+", "action": OneOrEach} if several else {}
+    add = partial(parser.add_argument, **many)
+    each = "; for several X-rays one for each, in order" if several else ""
+    tried = "; any: a search tries AP, PA and both laterals" if unknown else ""
+    views = (*VIEWS, *(["any"] if unknown else []))
+    add("--view", type=_view, choices=views, default=default, help=f"the nominal view, by the beam{tried}{each}")
+    add("--lao-rao", type=_number, default=0.0, metavar="A", help=f"degrees from the view, LAO positive{each}")
+    add("--cran-caud", type=_number, default=0.0, metavar="B", help=f"degrees from the view, CRA positive{each}")
     parser.add_argument(
         "--center",
         type=_number,

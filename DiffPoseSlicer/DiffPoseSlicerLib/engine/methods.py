@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
+from dataclasses import fields
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -14,7 +17,7 @@ import numpy as np
 from .. import __version__
 from ..errors import InputError
 from ..geometry.carm import CArm
-from ..geometry.files import number, numbers
+from ..geometry.files import number, numbers, rigid_matrix
 from ..geometry.pose import poses_from_json
 from .arrays import ArrayFolder, is_reference
 from .protocol import VERSION
@@ -61,6 +64,7 @@ class WarmCT:
     def __init__(self, ct: CTVolume) -> None:
         self.ct = ct
         self._registrars: dict[str, Registrar] = {}
+        self.structures: Recent[Registrar] = Recent(8)
 
     def registrar(self, device: str, center: list[float] | None) -> Registrar:
         """The warm registrar of a device, turning about `center` (default the CT's)."""
@@ -87,8 +91,9 @@ class Engine:
         self, method: str, params: Params, on_progress: Callable[[Params], None], cancel: Callable[[], bool]
     ) -> Params:
         """Answer one request. Raises InputError, Cancelled, or anything else for a defect."""
-        if method == "register":
-            return self._register(params, on_progress, cancel)
+        if method in ("register", "track"):
+            work = self._register if method == "register" else self._track
+            return work(params, on_progress, cancel)
         handler: Callable[[Params], Params] = {
             "hello": self._hello,
             "doctor": self._doctor,
@@ -221,28 +226,85 @@ class Engine:
 
         warm = self._ct(params)
         images = self._xrays(params)
+        start, options = self._begin(params, images)
+        options |= views_options(params)
+        if params.get("budget") is not None:
+            options["budget"] = number(params, "budget", "request")
+        told: Params = {"on_progress": lambda step: on_progress(progress_json(step)), "cancel": cancel}
+        registrar = warm.registrar(_device(params), options["center"])
+        if params.get("structures"):
+            from ..registration.structures import register_structures
+
+            options.pop("budget", None)
+            parts = self._structures(params, warm)
+            jointly = bool(params.get("jointly", True))
+            found = register_structures(parts, images, start, whole=registrar, jointly=jointly, **told, **options)
+            entries = [{"structure": name} | result.to_json() for name, result in found.items()]
+            return entries[0] | {"structures": entries}
+        return register(warm.ct, images, start, registrar=registrar, **told, **options).to_json()
+
+    def _track(self, params: Params, on_progress: Callable[[Params], None], cancel: Callable[[], bool]) -> Params:
+        """Follow the CT, or one structure, through stored frames; progress says each frame as it is done."""
+        from ..imaging.xray import XrayImage
+        from ..registration.tracking import track
+
+        warm, carm = self._ct(params), _carm(params)
+        stored = params.get("frames")
+        if not isinstance(stored, list) or not stored:
+            raise InputError("The request lacks 'frames', a list of at least one array [row, column].")
+        first = XrayImage.from_array(self.arrays.load(stored[0]), carm)
+        start, options = self._begin(params, [first])
+        registrar = warm.registrar(_device(params), options["center"])
+        if params.get("structures"):
+            registrar = next(iter(self._structures(params, warm).values()))
+            options["center"] = None
+        rest = (first.next_frame(self.arrays.load(frame)) for frame in stored[1:])
+        done = track(
+            registrar.ct,
+            chain([first], rest),
+            start,
+            on_frame=lambda frame: on_progress(frame.to_json()),
+            cancel=cancel,
+            registrar=registrar,
+            **options,
+        )
+        return {"frames": [frame.to_json() for frame in done]}
+
+    def _begin(self, params: Params, images: list[XrayImage]) -> tuple[Any, Params]:
+        """Where to start, and the options of `register` that say what view and ranges are meant."""
         start = self._start(params, images[0])
         center = _numbers(params, "center")
         if center is None and hasattr(start, "hypotheses"):  # a model knows where its view turns
             center = np.asarray(start.center, float).tolist()
-        options: Params = {name: number(params, name, "request") for name in ("lao_rao", "cran_caud") if name in params}
+        options: Params = {"center": center}
+        options |= {name: _each(params, name, number) for name in ("lao_rao", "cran_caud") if name in params}
         options |= {name: _numbers(params, name) for name in ("rotation", "translation") if params.get(name)}
-        if params.get("budget") is not None:
-            options["budget"] = number(params, "budget", "request")
         if params.get("view") is not None:
-            options["view"] = text(params, "view")
-        result = register(
-            warm.ct,
-            images,
-            start,
-            center=center,
-            device=_device(params),
-            on_progress=lambda step: on_progress(progress_json(step)),
-            cancel=cancel,
-            registrar=warm.registrar(_device(params), center),
-            **options,
-        )
-        return result.to_json()
+            options["view"] = _each(params, "view", lambda data, key, _: text(data, key))
+        return start, options
+
+    def _structures(self, params: Params, warm: WarmCT) -> dict[str, Registrar]:
+        """A registrar for each structure: [{"name", "labels": array, "affine": 4x4, "label"}], kept while it is used.
+
+        Raises:
+            InputError: one is not understood, or lies outside the CT.
+        """
+        from ..imaging.labels import LabelMap
+        from ..registration.register import Registrar
+
+        found: dict[str, Registrar] = {}
+        for item in params["structures"]:
+            if not isinstance(item, dict) or not is_reference(item.get("labels")):
+                raise InputError('A structure is {"name", "labels": {"npy": ...}, "affine": 4x4, "label": N}.')
+            values = self.arrays.load(item["labels"])
+            labels = LabelMap.from_array(values, np.asarray(item.get("affine", np.eye(4)), float))
+            name = text(item, "name")
+            mask = labels.mask(int(item.get("label", 1)), warm.ct)
+            key = hashlib.sha256(np.packbits(mask).tobytes() + _device(params).encode()).hexdigest()
+            found[name] = warm.structures.get(key) or warm.structures.put(
+                key, Registrar(warm.ct.structure(mask, name=name), _device(params), isolated=True)
+            )
+        return found
 
     def _report(self, params: Params) -> Params:
         """Write the page of a registration for the patient's file."""
@@ -304,6 +366,29 @@ class Engine:
 
     def _held(self) -> list[str]:
         return self._cts.keys() + self._models.keys()
+
+
+def views_options(params: Params) -> Params:
+    """How several views lie to each other, and how well that is known. Raises InputError."""
+    options: Params = {}
+    if params.get("relative") is not None:
+        options["relative"] = [rigid_matrix(one, "relative pose") for one in params["relative"]]
+    if params.get("geometry") is not None:
+        from ..registration.joint import GeometryPriors
+
+        told = _object(params, "geometry")
+        if unknown := set(told) - {field.name for field in fields(GeometryPriors)}:
+            raise InputError(f"The request's geometry has {sorted(unknown)[0]!r}, which is not known.")
+        options["geometry"] = GeometryPriors(**{name: number(told, name, "request") for name in told})
+    return options
+
+
+def _each(params: Params, key: str, read: Callable[[Params, str, str], Any]) -> Any:
+    """One value out of a request, or a list of them, one for each X-ray."""
+    value = params[key]
+    return (
+        [read({key: one}, key, "request") for one in value] if isinstance(value, list) else read(params, key, "request")
+    )
 
 
 def progress_json(step: Progress) -> Params:

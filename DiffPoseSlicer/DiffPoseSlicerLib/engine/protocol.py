@@ -31,6 +31,7 @@ METHODS = (
     "load_model",
     "render",
     "register",
+    "track",
     "report",
     "cancel",
     "shutdown",

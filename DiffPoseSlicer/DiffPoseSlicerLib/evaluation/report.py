@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import InputError
+from ..geometry.carm import CArm
 from ..geometry.pose import poses_from_json
 from ..geometry.se3 import Array
 from ..imaging.ct import CTVolume
@@ -71,7 +72,9 @@ def report(
     parts = [f"<p>Patient: {escape(patient)}</p>" if patient else "", _trust(data)]
     for number, (xray, pose) in enumerate(zip(xrays, poses, strict=True)):
         title = f"X-ray {number + 1}" if len(xrays) > 1 else "X-ray"
-        drr = render(ct, xray.carm, pose, device=device)
+        fitted = data["views"][number].get("carm") if "views" in data else None
+        carm = CArm.from_json(fitted) if fitted else xray.carm
+        drr = render(ct, carm, pose, device=device)
         parts += [
             f"<h2>{title}</h2>",
             figure(_grey(xray.pixels, xray.mask), "the X-ray (bone bright)"),
@@ -81,7 +84,7 @@ def report(
             figure(_grey(drr, None), "the CT rendered at the pose found"),
             figure(_checkered(xray.pixels, drr, xray.mask), "squares of the X-ray and of the rendering by turns"),
             "<h3>Geometry, and where it comes from</h3>",
-            facts(_geometry(xray)),
+            facts(_geometry(xray) + (_estimated(carm) if fitted else [])),
             *(f'<p class="small">{escape(note)}</p>' for note in xray.notes),
         ]
     parts += ["<h2>The pose found</h2>", _pose(data, poses[0].camera_to_ras), "<h2>How it was found</h2>"]
@@ -123,6 +126,15 @@ def _geometry(xray: XrayImage) -> list[tuple[str, str]]:
         ("Pixel spacing", f"{row:g} x {column:g} mm at the detector — given"),
         ("Principal point", f"column {carm.principal_point[0]:g}, row {carm.principal_point[1]:g} — given"),
         ("Stored", stored),
+    ]
+
+
+def _estimated(carm: CArm) -> list[tuple[str, str]]:
+    """What was found of the geometry along with the pose."""
+    u, v = carm.principal_point
+    return [
+        ("Source to detector, found", f"{carm.source_to_detector:.1f} mm — estimated with the pose"),
+        ("Principal point, found", f"column {u:.2f}, row {v:.2f} — estimated with the pose"),
     ]
 
 

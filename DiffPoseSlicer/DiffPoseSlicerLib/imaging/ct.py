@@ -230,6 +230,28 @@ class CTVolume:
         stop = np.clip(np.ceil(found.max(0) * ratio + extra), start + 2, size).astype(int)
         return self._block(start, stop)
 
+    def structure(self, mask: ArrayLike, margin: float = 4.0, name: str = "") -> CTVolume:
+        """One structure alone: air outside `mask` [k, j, i], cropped to it and `margin` mm around. No voxel moves.
+
+        Raises:
+            InputError: a mask of another shape, or with hardly a voxel in it.
+        """
+        inside = np.asarray(mask).astype(bool)
+        what = f"structure {name}".rstrip()
+        if inside.shape != self.hu.shape:
+            raise InputError(
+                f"The mask of the {what} has shape {inside.shape}, the CT {self.hu.shape}: give one of its shape."
+            )
+        if inside.sum() < 100:
+            raise InputError(f"The {what} has {int(inside.sum())} voxels: too little to be registered.")
+        where = [np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis}))) for axis in (2, 1, 0)]
+        extra = np.ceil(margin / self.spacing).astype(int)
+        size = np.array(self.hu.shape[::-1])
+        start = np.maximum(np.array([w[0] for w in where]) - extra, 0)
+        stop = np.minimum(np.array([w[-1] + 1 for w in where]) + extra, size)
+        alone = replace(self, hu=np.where(inside, self.hu, self.hu.dtype.type(AIR_HU)), name=name or self.name)
+        return alone._block(start, stop)
+
     def _block(self, start: NDArray[Any], stop: NDArray[Any]) -> CTVolume:
         """Voxels start to stop (exclusive) along i, j, k, where they are."""
         (i0, j0, k0), (i1, j1, k1) = start, stop

@@ -42,6 +42,7 @@ class DicomXray:
         mask: Pixels inside shutters and collimators as stored, or None.
         facts, notes: For the user.
         frame_of_reference: FrameOfReferenceUID, or "".
+        frames: How many the file holds.
     """
 
     values: NDArray[Any]
@@ -53,6 +54,7 @@ class DicomXray:
     facts: tuple[Fact, ...]
     notes: tuple[str, ...]
     frame_of_reference: str
+    frames: int = 1
 
 
 def read_dicom_xray(path: Path, frame: Frame = None, given: CArmPart | None = None) -> DicomXray:
@@ -120,6 +122,7 @@ def read_dicom_xray(path: Path, frame: Frame = None, given: CArmPart | None = No
         facts,
         tuple(notes),
         str(get(dataset, "FrameOfReferenceUID", "")),
+        frame_count(dataset),
     )
 
 

@@ -46,6 +46,15 @@ class Conversion:
         values = self.white * np.exp(-pixels) if self.slope is None else self.white + self.slope * pixels
         return values if self.mirrored_at is None else self.mirrored_at - values
 
+    def to_attenuation(self, stored: NDArray[Any]) -> FloatArray:
+        """Attenuation from other stored values that mean the same: the next frame of a run."""
+        values = np.asarray(stored, np.float32)
+        values = values if self.mirrored_at is None else np.float32(self.mirrored_at) - values
+        if self.slope is not None:
+            return (values - np.float32(self.white)) / np.float32(self.slope)
+        floor = max(self.white * 1e-6, 0.5 if np.asarray(stored).dtype.kind in "iu" else 0.0)
+        return np.log(np.float32(self.white) / np.maximum(values, np.float32(floor)))
+
 
 def smoothed(image: NDArray[Any], radius: int) -> NDArray[np.float64]:
     """The mean over a (2 radius + 1) square window, edges repeated."""

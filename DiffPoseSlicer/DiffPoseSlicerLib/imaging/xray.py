@@ -20,7 +20,7 @@ from .dicom_geometry import Fact
 from .dicom_xray import DicomXray, Frame, read_dicom_xray, with_user_carm
 from .intensity import Conversion, decide, from_processed, to_attenuation
 from .itk import array_view, read_image
-from .masking import basic_mask
+from .masking import basic_mask, saturated
 from .nifti import is_nifti, read_nifti
 from .orientation import camera_point, stored_point, stored_size, stored_spacing, to_camera, to_stored
 from .positioner import Positioner
@@ -210,6 +210,29 @@ class XrayImage:
         """The image as it was stored: orientation and intensity turned back, [row, column]."""
         values = self.conversion.to_stored(self.pixels) if self.conversion else self.pixels
         return np.ascontiguousarray(to_stored(values, self.carm))
+
+    def next_frame(self, stored: ArrayLike) -> XrayImage:
+        """The next frame of the same run [row, column], as stored: its values mean what this one's do.
+
+        What the collimator leaves is taken as here; only saturation is looked for anew.
+
+        Raises:
+            InputError: another size than this frame, or values that are not finite.
+        """
+        values = np.asarray(stored)
+        if values.shape != stored_size(self.carm) or values.dtype.kind not in "iufb":
+            raise InputError(
+                f"A frame of shape {values.shape} follows one of {stored_size(self.carm)} in the same run."
+            )
+        if values.dtype.kind == "f" and not np.isfinite(values).all():
+            raise InputError("A frame has pixels that are not finite.")
+        convert = self.conversion.to_attenuation if self.conversion else (lambda x: np.asarray(x, np.float32))
+        pixels, mask = np.ascontiguousarray(to_camera(convert(values), self.carm)), self.mask
+        clipped = saturated(values)
+        if clipped.any():
+            open_ = ~to_camera(clipped, self.carm)
+            mask = np.ascontiguousarray(open_ if mask is None else mask & open_)
+        return replace(self, pixels=pixels, mask=mask)
 
     def reoriented(self, mirrored: bool, rotation: int) -> XrayImage:
         """The same stored image, taken to be mirrored and turned in another way: for trying what fits.

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..geometry.pose import Pose
 from ..geometry.se3 import Array, inverse, rotation_angle
@@ -23,6 +24,7 @@ from .solver import LEVER_MM, Solution, solve
 from .views import Prior, RigidObjective, View, reduced
 
 if TYPE_CHECKING:
+    from ..geometry.carm import CArm
     from ..imaging.xray import XrayImage
     from ..rendering.renderer import Projector
 
@@ -80,6 +82,7 @@ ISOLATED_PLAN = (
     Level(128, 16, 1.25, 15, 3),
     Level(128, 16, 0.75, 10, 2),
 )
+Background = Callable[[int, "CArm", Array, float], NDArray[np.float32]]
 # Two solutions closer than this (mm, rotations at the lever) are one; minima reported lie farther apart.
 _SAME_MM, DISTINCT_MM = 6.0, 15.0
 # Distances from one vertebra to the next, chest and loins, that are tried.
@@ -145,6 +148,8 @@ class Descent:
         prior: see `views.Prior`.
         finish: the level that settles the best pose, or None.
         neighbours: the level at which the neighbours one vertebra up and down are tried, or None.
+        background: line integrals (N,) of what else is known to show, by a view's number, its camera, pixels (N, 2) and
+            a voxel size in mm; None: nothing.
     """
 
     xrays: Sequence[XrayImage]
@@ -158,6 +163,7 @@ class Descent:
     prior: Prior | None = None
     finish: Level | None = None
     neighbours: int | None = None
+    background: Background | None = None
 
     def __post_init__(self) -> None:
         finest = max(level.pixels for level in self.plan)
@@ -258,7 +264,11 @@ class Descent:
             for scatter, xray, other in zip(self._scatter, small, self.relative, strict=True)
         ]
         pixel = max(max(v.carm.pixel_spacing) * depth / v.carm.source_to_detector for v in views)
-        return RigidObjective(views, self.projector(level.voxel * pixel), *self.prisms, self.center, self.prior)
+        voxel = level.voxel * pixel
+        behind = None
+        if self.background:
+            behind = [self.background(n, view.carm, view.patches.pixels, voxel) for n, view in enumerate(views)]
+        return RigidObjective(views, self.projector(voxel), *self.prisms, self.center, self.prior, behind)
 
     def _estimate_scatter(self, objective: RigidObjective, small: Sequence[XrayImage], pose: Array) -> bool:
         """Fit each view's pedestal at a pose; whether that changed anything worth solving for again."""

@@ -15,14 +15,17 @@ from numpy.typing import ArrayLike
 
 from ..errors import InputError
 from ..geometry.coordinates import transform_points
-from ..geometry.pose import VIEWS, Pose, view_rotation
+from ..geometry.pose import VIEWS, Pose
 from ..geometry.se3 import Array, inverse
 from . import starts as start_poses
-from .descent import CAREFUL_PLAN, FINISH, ISOLATED_PLAN, PLAN, Descent, Level, Pace
+from .descent import CAREFUL_PLAN, FINISH, ISOLATED_PLAN, PLAN, Background, Descent, Level, Pace
 from .evidence import CutPrism, cut_prisms
+from .joint import GeometryPriors
 from .orientation import orientation_warnings
+from .relations import NOT_KNOWN, checked_relative, nominal_poses, poses_of_views, relative_from_poses
 from .result import NOT_CALIBRATED, Progress, RegistrationResult, hypotheses
 from .search import COUNT, DOUBTFUL, search
+from .settling import settle
 from .versions import versions
 from .views import Prior, window
 
@@ -52,14 +55,20 @@ class Registrar:
         ct: the CT.
         device: "auto", "cpu" or "cuda:N".
         center: RAS mm; the point poses turn about. Default: the CT's centre.
+        isolated: whether the CT holds one structure of several that the X-rays show. Default: seen from the emptiness
+            around it.
     """
 
-    def __init__(self, ct: CTVolume, device: str = "auto", center: ArrayLike | None = None) -> None:
+    def __init__(
+        self, ct: CTVolume, device: str = "auto", center: ArrayLike | None = None, isolated: bool | None = None
+    ) -> None:
         self.ct, self.device = ct, device
         self.center = np.asarray(ct.center if center is None else center, float)
         hu = ct.hu
         # A bone cut out of its CT has nothing but air around it, where a scan has noise, skin and couch.
-        self.isolated = bool((hu <= -1000).mean() > 0.5 and ((hu > -1000) & (hu < -300)).mean() < 0.02)
+        empty = bool((hu <= -1000).mean() > 0.5 and ((hu > -1000) & (hu < -300)).mean() < 0.02)
+        self.isolated = empty if isolated is None else isolated
+        self.prior = _PRIOR
         self._projectors: dict[tuple[int, ...], Projector] = {}
         self._prisms: tuple[list[CutPrism], Array] | None = None
 
@@ -80,7 +89,7 @@ class Registrar:
             self._prisms = cut_prisms(grid), np.asarray(np.linalg.inv(grid.affine), float)
         return self._prisms
 
-    def _corners(self) -> Array:
+    def corners(self) -> Array:
         """Corners of the CT's box, RAS mm: (8, 3)."""
         size = np.array(self.ct.hu.shape[::-1]) - 1
         corners = np.array(np.meshgrid(*[(0, 1)] * 3)).reshape(3, -1).T * size
@@ -100,9 +109,11 @@ class Registrar:
         candidates: Array,
         *,
         relative: Sequence[Array] | None = None,
+        geometry: GeometryPriors | None = None,
         start: str = "pose",
         nominal: Pose | None = None,
         plan: Sequence[Level] | None = None,
+        background: Background | None = None,
         on_progress: Callable[[Progress], None] | None = None,
         cancel: Callable[[], bool] | None = None,
         budget: float | None = None,
@@ -113,9 +124,11 @@ class Registrar:
             xrays: one or several, of the same anatomy.
             candidates: (B, 4, 4) ras_to_camera of the first view, all of which are tried.
             relative: (4, 4) per view: x_cam(view) = relative[view] @ x_cam(first view).
+            geometry: how well the geometry of several views is known; None: taken as it is stated.
             start: words for the result's "start".
             nominal: where the C-arm stands in the scene (C0); default the first candidate.
             plan: the levels; default PLAN, or ISOLATED_PLAN for a structure cut out of its CT.
+            background: see :class:`descent.Descent`.
             on_progress, cancel, budget: see :func:`register`.
 
         Raises:
@@ -123,39 +136,53 @@ class Registrar:
         """
         others = [np.eye(4)] * len(xrays) if relative is None else list(relative)
         candidates = np.asarray(candidates, float)
+        finish = None if self.isolated or (plan and plan[-1].pixels < FINISH.pixels) else FINISH
+        neighbours = None if self.isolated or plan else 1
+        plan = list(plan or (ISOLATED_PLAN if self.isolated else PLAN))
+        given = list(xrays)
         if self.isolated:
-            corners = self._corners()
+            corners = self.corners()
             xrays = [window(x, corners, other @ candidates) for x, other in zip(xrays, others, strict=True)]
         run = Descent(
             xrays,
             others,
-            plan or (ISOLATED_PLAN if self.isolated else PLAN),
+            plan,
             self.center,
             self.projector,
             self.prisms(),
             self.isolated,
             Pace(on_progress, cancel, budget),
-            Prior(candidates[0], _PRIOR) if self.isolated and start == "pose" else None,
-            None if self.isolated or (plan and plan[-1].pixels < FINISH.pixels) else FINISH,
-            None if self.isolated or plan else 1,
+            Prior(candidates[0], self.prior) if self.isolated and start == "pose" else None,
+            finish,
+            neighbours,
+            background,
         )
         found = run.descend(candidates)
         best = found.ras_to_camera
+        poses, similarities, covariance = poses_of_views(best, others), found.similarities, found.covariance
+        carms, minima = None, found.minima
+        if len(xrays) > 1 and geometry is not None and not geometry.exact and run.pace.word() != "budget":
+            last = [*plan[-2:], *([finish] if finish else [])]
+            settled = settle(given, others, [self], best[None], geometry, last, run.pace, len(plan) + 1)
+            poses, carms, covariance = settled.poses[0], settled.carms, settled.covariances[0]
+            similarities = settled.similarities[0].tolist()
+            minima = [(poses[0].ras_to_camera, minima[0][1]), *minima[1:]]
         return RegistrationResult(
-            poses=[Pose(inverse(other @ best)) for other in others],
-            similarities=found.similarities,
+            poses=poses,
+            similarities=similarities,
             trust=NOT_CALIBRATED,
-            covariance=found.covariance,
+            covariance=covariance,
             expected_error_mm=None,
             center=self.center,
             c0=(nominal or Pose(inverse(candidates[0]))).camera_to_ras,
-            hypotheses=hypotheses([(Pose(inverse(pose)), score) for pose, score in found.minima]),
+            hypotheses=hypotheses([(Pose(inverse(pose)), score) for pose, score in minima]),
             iterations=len(run.pace.history),
             seconds=run.pace.seconds,
             start=start,
             reason=found.reason,
             history=run.pace.history,
             versions=versions(self.projector(8.0).backend),
+            carms=carms,
         )
 
 
@@ -164,9 +191,11 @@ def register(
     xrays: XrayImage | Sequence[XrayImage],
     start: Any = "search",
     *,
-    view: str | None = None,
-    lao_rao: float = 0.0,
-    cran_caud: float = 0.0,
+    view: str | Sequence[str] | None = None,
+    lao_rao: float | Sequence[float] = 0.0,
+    cran_caud: float | Sequence[float] = 0.0,
+    relative: Sequence[ArrayLike] | None = None,
+    geometry: GeometryPriors | None = None,
     rotation: ArrayLike = SEARCH_ROTATION,
     translation: ArrayLike = SEARCH_TRANSLATION,
     center: ArrayLike | None = None,
@@ -180,12 +209,17 @@ def register(
 
     Args:
         ct: the CT.
-        xrays: attenuation images with their geometry. Several are registered as one rigid body; their relative pose is
-            taken from the start, which must then be a list of poses, one per view.
-        start: a Pose, a list of Poses (one per view), a PoseModel (anything with `hypotheses(xray)`), or "search": the
-            whole range about `view` without any model.
-        view, lao_rao, cran_caud: the view a search is centred on; without `view`, AP; "any" searches around AP, PA and
-            both laterals. Also fixes where the C-arm stands in the scene: for "any", as in the view that was found.
+        xrays: attenuation images with their geometry. Several are registered as one rigid body: how they lie to each
+            other comes from `relative`, else from a start of one pose for each, else from `view` and angles given one
+            for each, else from the angles in their DICOM files.
+        start: a Pose, a list of Poses (one per view), a PoseModel (anything with `hypotheses(xray)`; it looks at the
+            first X-ray), or "search": the whole range about `view` without any model.
+        view, lao_rao, cran_caud: the view a search is centred on, for several X-rays one for each; without `view`, AP;
+            "any" searches around AP, PA and both laterals. Also fixes where the C-arm stands in the scene: for "any",
+            as in the view that was found.
+        relative: (4, 4) for each X-ray but the first: x_cam(view) = relative @ x_cam(first view).
+        geometry: how well the geometry of several views is known. Default: their places to each other exactly,
+            distances to 2 %, principal points to 5 mm. A single view's geometry is always taken as it is stated.
         rotation, translation: half-ranges of a search, per camera axis (right, down, depth), degrees and mm.
         center: RAS mm, the point the range turns about; default the CT's centre.
         device: "auto", "cpu" or "cuda:N".
@@ -206,27 +240,23 @@ def register(
     if not xrays:
         raise InputError("There is no X-ray to register; give at least one.")
     registrar = registrar or Registrar(ct, device, center)
-    relative: list[Array] | None = None
-    carm = xrays[0].carm
-    names = [view or "AP"] if view != ANY_VIEW else list(VIEWS)
-    nominals = [Pose.about(view_rotation(name, lao_rao, cran_caud), registrar.center, carm) for name in names]
-    nominal = nominals[0]
+    start = [start] if isinstance(start, Pose) else start
     if view == ANY_VIEW and start != "search":
         raise InputError("The view 'any' is for a search; a start that is given needs none.")
-    if isinstance(start, Pose):
-        start = [start]
+    named = None if view == ANY_VIEW else view
+    stated = nominal_poses(xrays, named, lao_rao, cran_caud, registrar.center)
+    others = _relations(xrays, start, relative, stated)
+    nominals = (
+        [nominal_poses(xrays[:1], name, lao_rao, cran_caud, registrar.center) for name in VIEWS]
+        if view == ANY_VIEW
+        else [stated or nominal_poses(xrays[:1], named, lao_rao, cran_caud, registrar.center)]
+    )
+    nominal = nominals[0][0]  # type: ignore[index]  # one X-ray's is always known
     if isinstance(start, (list, tuple)):
-        if len(start) != len(xrays):
-            raise InputError(
-                f"The start has {len(start)} poses and there are {len(xrays)} X-rays: give one pose per X-ray."
-            )
         first = start[0].ras_to_camera
-        relative = [pose.ras_to_camera @ inverse(first) for pose in start]
         candidates, word = start_poses.spread(first, registrar.center, *registrar.spread()), "pose"
         nominal = nominal if view else start[0]
     elif hasattr(start, "hypotheses"):
-        if len(xrays) != 1:
-            raise InputError("A prepared model starts one view; for several X-rays start from poses, one per view.")
         guesses = start.hypotheses(xrays[0])
         count, degrees, mm = registrar.spread()
         per_guess = max(count // len(guesses), 1), degrees, mm
@@ -235,15 +265,15 @@ def register(
         )
         nominal, word = getattr(start, "nominal", nominal), "model"
     elif start == "search":
-        if len(xrays) != 1:
-            raise InputError("A search finds one view; for several X-rays start from poses, one per view.")
         candidates, word = nominal.ras_to_camera[None], "search"
     else:
         raise InputError(f"The start is {start!r}: give a pose, a prepared model or 'search'.")
     began = time.perf_counter()
-    settings: dict[str, Any] = {"relative": relative, "on_progress": on_progress, "cancel": cancel}
+    settings: dict[str, Any] = {"relative": others, "on_progress": on_progress, "cancel": cancel}
+    settings["geometry"] = geometry or GeometryPriors()
     if word == "search":
-        result = search(registrar, xrays, nominals, rotation, translation, budget, **settings)
+        first_views = [poses[0] for poses in nominals if poses]
+        result = search(registrar, xrays, first_views, rotation, translation, budget, **settings)
         candidates = start_poses.search(inverse(result.c0), registrar.center, COUNT, rotation, translation)
     else:
         settings |= {"start": word, "nominal": nominal}
@@ -253,10 +283,29 @@ def register(
             again = registrar.register(xrays, more, plan=CAREFUL_PLAN, **settings)
             result = max(result, again, key=lambda r: r.hypotheses[0].similarity)
     if budget is None:
-        others = [np.eye(4)] * len(xrays) if relative is None else relative
         warnings = orientation_warnings(registrar, xrays, candidates, others, result.similarities, cancel)
         result = replace(result, warnings=warnings, seconds=time.perf_counter() - began)
     if hasattr(start, "warnings"):  # a model says what it was not certified for
         said = start.warnings(xrays[0], result.pose, ct.fingerprint)
         result = replace(result, warnings=(*said, *result.warnings))
     return result
+
+
+def _relations(
+    xrays: Sequence[XrayImage], start: Any, relative: Sequence[ArrayLike] | None, stated: list[Pose] | None
+) -> list[Array]:
+    """How the views lie to each other; see :func:`register`. Raises InputError where that is not known."""
+    count = len(xrays)
+    poses = isinstance(start, (list, tuple))
+    if relative is not None:
+        others = checked_relative(relative, count)
+        if poses and len(start) not in (1, count):
+            raise InputError(f"There are {len(start)} start poses and {count} X-rays: give one, or one for each.")
+        return others
+    if poses and len(start) == count:
+        return relative_from_poses(start)
+    if poses and len(start) != 1:
+        raise InputError(f"The start has {len(start)} poses and there are {count} X-rays: give one pose per X-ray.")
+    if stated is None:
+        raise InputError(NOT_KNOWN)
+    return relative_from_poses(stated)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..geometry.carm import CArm
 from ..geometry.files import write_json
 from ..geometry.pose import Pose
 from ..geometry.se3 import Array
@@ -75,6 +76,7 @@ class RegistrationResult:
         history: every iteration.
         iterations, seconds, start, reason: how many steps, how long, where it started, why it stopped.
         warnings: what the user must know, in sentences that say what to do: an image that seems mirrored or turned.
+        carms: each view's camera as it was estimated along with the pose, or None where it was taken as stated.
     """
 
     poses: list[Pose]
@@ -92,6 +94,7 @@ class RegistrationResult:
     history: list[Progress] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+    carms: list[CArm] | None = None
 
     @property
     def pose(self) -> Pose:
@@ -108,7 +111,8 @@ class RegistrationResult:
         return {
             "views": [
                 {"cameraToRAS": p.camera_to_ras.tolist(), "similarity": s}
-                for p, s in zip(self.poses, self.similarities, strict=True)
+                | ({"carm": self.carms[n].to_json()} if self.carms else {})
+                for n, (p, s) in enumerate(zip(self.poses, self.similarities, strict=True))
             ],
             "ctToWorld": self.ct_to_world.tolist(),
             "trust": self.trust.to_json(),

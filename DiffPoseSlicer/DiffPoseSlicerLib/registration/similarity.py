@@ -236,7 +236,7 @@ class LocalCorrelation:
         correlation = (weight * now.a * now.f).sum(-1, keepdims=True) / now.total
         gradient, matrix = None, None
         if jacobian is not None:
-            j = np.asarray(jacobian, np.float32).reshape(batch, count, size, 6)
+            j = np.asarray(jacobian, np.float32).reshape(batch, count, size, -1)
             gradient, matrix = _derivatives(now, weight, correlation, kept, j)
         return Terms(
             cost if judged is None else judged,

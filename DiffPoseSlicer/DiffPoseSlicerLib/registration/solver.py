@@ -24,8 +24,8 @@ _LARGEST_STEP = 40.0  # mm, with rotations taken at the lever
 _SMALLEST_STEP = 0.02  # mm likewise: a shorter one is not worth a rendering
 # A step judged good under held weights must not cost more than this of the agreement of all pixels: as the pose moves,
 # pixels whose rays left the CT come into play, and the held weights know nothing of them.
-_LOSS = 5e-4
-_RISE = 1.05
+LOSS = 5e-4
+RISE = 1.05
 _FIRST_DAMPING, _LARGEST_DAMPING = 1e-3, 1e4
 
 REASONS = ("converged", "stalled", "iterations", "budget", "dominated")
@@ -105,7 +105,7 @@ def solve(
         tried = objective.evaluate(candidates, present.weights)
         evaluations += 1
         gain = present.cost - tried.judged
-        better = (gain > 0) & (tried.score > present.score - _LOSS) & (tried.cost < _RISE * present.cost)
+        better = (gain > 0) & (tried.score > present.score - LOSS) & (tried.cost < RISE * present.cost)
         small = (gain < tolerance * present.cost) | (lengths < _SMALLEST_STEP)
         poses[rows[better]] = candidates[better]
         terms.put(rows[better], tried.rows(np.flatnonzero(better)))

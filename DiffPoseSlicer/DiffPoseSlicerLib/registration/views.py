@@ -115,26 +115,33 @@ class Prior:
     ras_to_camera: Array
     precision: Array
 
-    def add(self, terms: Terms, ras_to_camera: Array, center: Array) -> Terms:
-        """Terms with this prior's cost, gradient and matrix at poses (B, 4, 4)."""
+    def cost(self, ras_to_camera: Array, center: Array) -> tuple[Array, Array]:
+        """Cost (B,) and half its gradient (B, 6) at poses (B, 4, 4)."""
         turned = so3_log(ras_to_camera[:, :3, :3] @ self.ras_to_camera[:3, :3].T)
         moved = transform_points(self.ras_to_camera, center)
         shifted = ras_to_camera[:, :3, :3] @ center + ras_to_camera[:, :3, 3] - moved
         xi = np.concatenate([turned, shifted], 1)
-        cost = (self.precision * xi**2).sum(1)
+        return (self.precision * xi**2).sum(1), self.precision * xi
+
+    def add(self, terms: Terms, ras_to_camera: Array, center: Array) -> Terms:
+        """Terms with this prior's cost, gradient and matrix at poses (B, 4, 4)."""
+        cost, gradient = self.cost(ras_to_camera, center)
         assert terms.gradient is not None and terms.matrix is not None
         return replace(
             terms,
             judged=terms.judged + cost,
             cost=terms.cost + cost,
             score=terms.score - cost,
-            gradient=terms.gradient + self.precision * xi,
+            gradient=terms.gradient + gradient,
             matrix=terms.matrix + np.diag(self.precision),
         )
 
 
 class RigidObjective:
-    """Local correlation of all views as a function of the first view's ras_to_camera (the solver's Objective)."""
+    """Local correlation of all views as a function of the first view's ras_to_camera (the solver's Objective).
+
+    `background`, one (N,) for each view, is added to what is rendered: structures whose pose is known already.
+    """
 
     def __init__(
         self,
@@ -144,9 +151,11 @@ class RigidObjective:
         prism_frame: Array,
         center: Array,
         prior: Prior | None = None,
+        background: Sequence[NDArray[np.float32]] | None = None,
     ) -> None:
         self.views, self.projector, self.center = list(views), projector, np.asarray(center, float)
         self._prisms, self._prism_frame, self._prior = list(prisms), prism_frame, prior
+        self._background = background
 
     def evaluate(self, ras_to_camera: Array, held: list[Weights] | None) -> Terms:
         """Terms at poses (B, 4, 4); `held` per view."""
@@ -155,8 +164,7 @@ class RigidObjective:
 
     def _image_terms(self, ras_to_camera: Array, held: list[Weights] | None) -> Terms:
         parts = [
-            self._view_terms(view, view.from_first @ ras_to_camera, held[index] if held else None)
-            for index, view in enumerate(self.views)
+            self._view_terms(index, ras_to_camera, held[index] if held else None) for index in range(len(self.views))
         ]
         if len(parts) == 1:
             return parts[0]
@@ -178,9 +186,7 @@ class RigidObjective:
 
     def correlations(self, ras_to_camera: Array) -> list[float]:
         """Each view's own similarity at one pose (4, 4)."""
-        return [
-            float(self._view_terms(view, (view.from_first @ ras_to_camera)[None], None).ncc[0]) for view in self.views
-        ]
+        return [float(self._view_terms(index, ras_to_camera[None], None).ncc[0]) for index in range(len(self.views))]
 
     def fitted_scatter(
         self, index: int, xray: XrayImage, ras_to_camera: Array, before: Scatter | None = None
@@ -194,6 +200,8 @@ class RigidObjective:
         view = self.views[index]
         camera_to_ras = inverse(view.from_first @ ras_to_camera)[None]
         rendered = self.projector.project(view.carm, camera_to_ras, pixels=view.patches.pixels)
+        if self._background is not None:
+            rendered = rendered + self._background[index]
         extra = self._missing(view, camera_to_ras)
 
         def agreement(scatter: Scatter) -> float:
@@ -210,11 +218,14 @@ class RigidObjective:
             return None
         return ray_weights(self._prisms, self._prism_frame, camera_to_ras, view.points)
 
-    def _view_terms(self, view: View, ras_to_camera: Array, held: Weights | None) -> Terms:
-        camera_to_ras = inverse(ras_to_camera)
+    def _view_terms(self, index: int, ras_to_camera: Array, held: Weights | None) -> Terms:
+        view = self.views[index]
+        camera_to_ras = inverse(view.from_first @ ras_to_camera)
         images, jacobians = self.projector.project(
             view.carm, camera_to_ras, pixels=view.patches.pixels, center=self.center, jacobian=True
         )
+        if self._background is not None:
+            images = images + self._background[index]
         if view.detail:
             images, jacobians = view.detail(images), view.detail(jacobians)
         return view.correlation(images, jacobians, self._missing(view, camera_to_ras), held)

@@ -26,14 +26,15 @@ from ..geometry.pose import Pose
 from ..registration.landmarks import LandmarkPairs
 from . import carm_nodes, fluoroscopy, landmarks, placement, prepare, region, results, run, upload
 from .fluoroscopy import need_carm, record
+from .following import Following
 from .nodes import get_data, set_data
-from .placing import C0, SceneCArm, as_matrix
+from .placing import C0, as_matrix
 from .task import Steps, Task
 
 Fluoroscopies = Any  # one node or a sequence of nodes
 
 
-class SceneLogic(SceneCArm):
+class SceneLogic(Following):
     """Registers fluoroscopies to CTs in a MRML scene. Arguments: see :class:`~.work.SceneWork`."""
 
     def register(
@@ -300,15 +301,19 @@ class SceneLogic(SceneCArm):
             if on_progress:
                 on_progress(step)
 
-        params = options | {
-            "ct": loaded.key,
-            "xrays": xrays,
-            "start": begin,
-            "view": view["view"],
-            "lao_rao": view["laoRao"],
-            "cran_caud": view["cranCaud"],
-            "device": self.device,
-        }
+        params = (
+            options
+            | self.relation(nodes, begin)
+            | {
+                "ct": loaded.key,
+                "xrays": xrays,
+                "start": begin,
+                "view": view["view"],
+                "lao_rao": view["laoRao"],
+                "cran_caud": view["cranCaud"],
+                "device": self.device,
+            }
+        )
         if isinstance(begin, dict) and "model" in begin:
             params["model"] = begin["model"]  # the client loads it again into a new worker
         given = isinstance(begin, dict) and "model" not in begin

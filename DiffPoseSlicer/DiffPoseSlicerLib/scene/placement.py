@@ -179,8 +179,17 @@ def get_ct_to_world(transform: Any) -> Array:
 
 def set_ct_to_world(transform: Any, matrix: Array) -> None:
     """Put the placed frame where `matrix` (4x4) says, whatever stands above the transform. One event, no copy made."""
-    local = inverse_affine(_world_from_parent(transform)) @ matrix
-    transform.SetMatrixTransformToParent(vtk_matrix(local))
+    set_local_matrix(transform, local_matrix(transform, matrix))
+
+
+def local_matrix(transform: Any, ct_to_world: Array) -> Array:
+    """The matrix to its parent (4x4) that a "CT to C-arm" transform has where it puts the placed frame there."""
+    return inverse_affine(_world_from_parent(transform)) @ ct_to_world
+
+
+def set_local_matrix(transform: Any, matrix: Array) -> None:
+    """The reverse of :func:`local_matrix`."""
+    transform.SetMatrixTransformToParent(vtk_matrix(matrix))
 
 
 def inverse_affine(matrix: Array) -> Array:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import slicer
+
+from ..geometry.se3 import Array
 from .fluoroscopy import browser_of
-from .nodes import helper, referenced
+from .nodes import helper, referenced, vtk_matrix
 
 PLACES = "places"
 
@@ -18,13 +21,37 @@ def keep_place(fluoroscopy: Any, transform: Any) -> Any:
     browser, frames = browser_of(fluoroscopy)
     if browser is None:
         return None
+    places = _places(frames)
+    places.SetDataNodeAtValue(transform, frames.GetNthIndexValue(browser.GetSelectedItemNumber()))
+    _synchronise(browser, places, transform)
+    return places
+
+
+def keep_places(fluoroscopy: Any, transform: Any, matrices: dict[int, Array]) -> None:
+    """Note where "CT to C-arm" lies (its matrix to its parent, 4x4) for frames by number, whichever is shown."""
+    browser, frames = browser_of(fluoroscopy)
+    places = _places(frames)
+    for number, matrix in matrices.items():
+        place = slicer.vtkMRMLLinearTransformNode()
+        place.Copy(transform)  # name and attributes: the browser hands them on to the transform along with the place
+        place.SetMatrixTransformToParent(vtk_matrix(matrix))
+        places.SetDataNodeAtValue(place, frames.GetNthIndexValue(number))
+    _synchronise(browser, places, transform)
+
+
+def _places(frames: Any) -> Any:
+    """The sequence of places beside a run's frames; made on first need."""
     places = referenced(frames, PLACES)
     if places is None:
         places = helper(frames, PLACES, "vtkMRMLSequenceNode", "CT to C-arm by frame")
         places.SetIndexName(frames.GetIndexName())
         places.SetIndexUnit(frames.GetIndexUnit())
         places.SetIndexType(frames.GetIndexType())
-    places.SetDataNodeAtValue(transform, frames.GetNthIndexValue(browser.GetSelectedItemNumber()))
+    return places
+
+
+def _synchronise(browser: Any, places: Any, transform: Any) -> None:
+    """Let the browser move the transform along with the frames."""
     if not browser.IsSynchronizedSequenceNode(places):
         browser.AddSynchronizedSequenceNode(places)
         browser.SetMissingItemMode(places, browser.MissingItemIgnore)
@@ -32,7 +59,6 @@ def keep_place(fluoroscopy: Any, transform: Any) -> Any:
         browser.SetOverwriteProxyName(places, False)
     if browser.GetProxyNode(places) is not transform:
         browser.AddProxyNode(transform, places, False)
-    return places
 
 
 def forget_place(fluoroscopy: Any) -> None:
