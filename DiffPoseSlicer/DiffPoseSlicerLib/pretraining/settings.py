@@ -158,7 +158,7 @@ class Settings:
 
 # By name; users choose among the first three. `tiny` is for tests: it learns next to nothing.
 PRESETS = {
-    "quick": Settings(seconds=180, target=0.99, target_mm=10.0, cases=200, certify_seconds=150),
+    "quick": Settings(seconds=160, target=0.99, target_mm=10.0, cases=200, certify_seconds=150),
     "standard": Settings(
         seconds=740, width=64, clutter=0.35, target=0.99, target_mm=4.5, cases=500, certify_seconds=400
     ),
