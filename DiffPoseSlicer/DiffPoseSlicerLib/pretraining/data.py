@@ -21,7 +21,7 @@ from .view import network_carm
 
 
 class Source:
-    """Makes the batches of a job. Batch number n is the same whenever and wherever it is made.
+    """Makes the batches of a job. Batch number n is the same whenever and wherever it is made, for the same settings.
 
     Args:
         ct: The CT.
