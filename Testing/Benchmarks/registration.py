@@ -90,9 +90,12 @@ def main(argv: list[str]) -> int:
                 print(f"{name:11} network: no --model {name}=JOBDIR was given", flush=True)
                 continue
             # Every start meets all factors where it is near or none at all; the others say something else.
-            for factor in options.factors if mode in ("near", "search") else ["clean"]:
+            factors = options.factors if mode in ("near", "search") else ["clean"]
+            if options.quick and mode == "search":
+                factors = ["clean", "several"]
+            for factor in factors:
                 count = options.cases if factor == "clean" else max(options.cases // 5, 6)
-                count = min(count, PEER_CASES) if mode == "peers" else count
+                count = min(count, 1 if options.quick else PEER_CASES) if mode == "peers" else count
                 for row in measure(name, ct, mode, factor, count, options.seed, models.get(name)):
                     same = [(r["ct"], r["mode"], r["factor"], r["method"]) for r in rows]
                     key = row["ct"], row["mode"], row["factor"], row["method"]
