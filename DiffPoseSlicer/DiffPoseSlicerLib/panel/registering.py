@@ -146,7 +146,7 @@ class RegisterStep(Step):
     def _show_landmarks(self, p: Any) -> None:
         """The point lists, where the registration starts from them, each with a button to place points."""
         ui, shown = self.ui, p is not None and p.start is Start.LANDMARKS
-        for widget in (ui.pointsLabel, ui.pointsSelector, ui.pointsPlace, ui.seenLabel, ui.seenSelector, ui.seenPlace):
+        for widget in (ui.pointsLabel, ui.pointsBox, ui.seenLabel, ui.seenBox):
             widget.visible = shown
         for place, node in ((ui.pointsPlace, p.points), (ui.seenPlace, p.seen)) if p is not None else ():
             if place.currentNode() is not node:
