@@ -340,6 +340,7 @@ def test_the_whole_story_by_mouse(host, panel, small_ct, rendered, tmp_path):
     user.click(ui.undoButton)
     np.testing.assert_allclose(placement.get_ct_to_world(transform), accepted, atol=1e-9)
     assert said(ui.reviewStateLabel) == "Undone: the CT lies where it was." and not ui.undoButton.enabled
+    assert not ui.replaySlider.visible  # there is nothing to replay any more
 
 
 def test_stop_puts_the_ct_back(host, panel, small_ct, rendered):

@@ -49,6 +49,7 @@ class RegisterStep(Step):
         parameters = self.panel.parameters
         self._said, self._latest = None, None
         self.ui.moveButton.checked = False
+        self.panel.review.forget_message()
         nodes = self.images()
         begin: Any = start or parameters.start.value
         if begin == Start.LANDMARKS.value:

@@ -195,7 +195,9 @@ class ReviewStep(Step):
     def undo(self) -> None:
         """Put the CT back where it lay."""
         self._try(lambda: self.logic.undo(self.ct, self.fluoroscopy), _("Undone: the CT lies where it was."))
+        self._read_history()
         self.moved()
+        self.panel.refresh()
 
     def _export_clicked(self) -> None:
         kinds = _("Result (*.json);;Page for the patient's file (*.html);;Transform (*.h5 *.tfm)")
@@ -236,6 +238,11 @@ class ReviewStep(Step):
     def new_result(self) -> None:
         """A registration has ended or another image was chosen: its history, its synthetic X-ray."""
         self._said = None
+        self._read_history()
+        self.moved()
+
+    def _read_history(self) -> None:
+        """The steps of the last result, with the replay at its end; none where there is no result."""
         self._hypothesis = 0
         has_image = self.fluoroscopy is not None and fluoro.is_fluoroscopy(self.fluoroscopy)
         result = results.get_result(self.fluoroscopy, self.ct) if has_image and self.ct is not None else None
@@ -246,7 +253,6 @@ class ReviewStep(Step):
         slider.value = slider.maximum
         slider.blockSignals(blocked)
         self._show_replay(slider.value)
-        self.moved()
 
     def _show_replay(self, index: int) -> None:
         step = self._history[index] if 0 <= index < len(self._history) else None
@@ -302,6 +308,8 @@ class ReviewStep(Step):
         status.show(ui.reviewStateLabel, *self._state(ready, result, accepted))
 
     def _state(self, ready: bool, result: Any, accepted: bool) -> tuple[str, str]:
+        if self.panel.busy_registering:
+            return "busy", _("Wait until the registration has ended.")
         if self._said is not None:
             return self._said
         if not ready:
@@ -310,7 +318,7 @@ class ReviewStep(Step):
             return "idle", _("Not registered: the synthetic X-ray shows the CT as it lies now.")
         if accepted and self._is_result_shown():
             return "good", _("Accepted.")
-        if not self._is_result_shown() and not self.panel.busy_registering:
+        if not self._is_result_shown():
             return "idle", self._elsewhere()
         if result.get("warnings"):
             return "warn", " ".join(result["warnings"])
