@@ -6,7 +6,6 @@ import contextlib
 import json
 import os
 import re
-import resource
 import signal
 import subprocess
 import sys
@@ -39,6 +38,10 @@ from test_panel_prepare import clear_models, short  # noqa: F401
 
 pytest_plugins = ["slicerhost.pytest_plugin"]
 
+try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
 needs_linux = pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="limits another process, which Linux can")
 
 
