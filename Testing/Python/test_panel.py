@@ -167,7 +167,7 @@ def test_choosing_images_and_a_preset_by_hand(host, panel, small_ct, rendered):
     kit.ct_node(small_ct, "Chest CT"), kit.ct_node(small_ct, "Another CT")
     kit.fluoroscopy_node(rendered, "Run 1"), kit.fluoroscopy_node(rendered, "Run 2")
     user.choose(ui.ctSelector, "Chest CT")
-    assert "voxels of" in ui.ctInfoLabel.text and "Choose a fluoroscopy" in said(ui.imagesStateLabel)
+    assert ui.ctInfoLabel.text.endswith(" mm") and "Choose a fluoroscopy" in said(ui.imagesStateLabel)
     user.choose(ui.fluoroscopySelector, "Run 2")
     assert sign(ui.imagesStateLabel) == WARN and "geometry is not known" in said(ui.imagesStateLabel)
     assert not ui.geometryBox.collapsed and not ui.registerButton.enabled

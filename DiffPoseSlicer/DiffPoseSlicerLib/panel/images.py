@@ -338,7 +338,7 @@ def describe_ct(node: Any) -> str:
         return ""
     size = " x ".join(map(str, node.GetImageData().GetDimensions()))
     spacing = " x ".join(f"{s:.2f}" for s in node.GetSpacing())
-    return _("{size} voxels of {spacing} mm").format(size=size, spacing=spacing)
+    return _("{size} · {spacing} mm").format(size=size, spacing=spacing)
 
 
 def describe_fluoroscopy(node: Any, carm: CArm | None) -> str:
