@@ -214,8 +214,10 @@ def summary(result: RegistrationResult) -> str:
     """A result in one line."""
     similarity = ", ".join(f"{value:.3f}" for value in result.similarities)
     trust = result.trust
-    verdict = "trusted" if trust.trusted else "not trusted"
+    verdict = f"trusted ({trust.probability:.0%})" if trust.trusted else "not trusted"
     why = f": {'; '.join(trust.reasons)}" if trust.reasons else ""
+    if trust.trusted and result.expected_error_mm is not None:
+        why = f", error below {result.expected_error_mm:.1f} mm in 9 of 10 such images"
     return f"similarity {similarity} after {result.iterations} iterations, {result.seconds:.2f} s; {verdict}{why}"
 
 

@@ -101,15 +101,20 @@ def _trust(data: dict[str, Any]) -> str:
     reasons = [str(reason) for reason in trust.get("reasons", ())]
     word = "Trusted" if trust.get("trusted") else "Not trusted"
     kind = "yes" if trust.get("trusted") else "no"
-    error = data.get("expectedErrorMm")
     rows = [
         ("Probability of success", f"{trust['probability']:.0%}" if "probability" in trust else "not stated"),
-        ("Expected error", "not stated" if error is None else f"{error:.2f} mm"),
+        ("Error stays below, in 9 of 10 such images", _bound(trust, data.get("expectedErrorMm"))),
         ("Similarity", ", ".join(f"{v['similarity']:.3f}" for v in data["views"] if v.get("similarity") is not None)),
     ]
     listed = "".join(f"<li>{escape(reason)}</li>" for reason in reasons)
     warned = "".join(f'<p class="no">Warning: {escape(str(w))}</p>' for w in data.get("warnings", ()))
     return f'<p class="{kind}"><b>{word}.</b></p>' + (f"<ul>{listed}</ul>" if listed else "") + warned + facts(rows)
+
+
+def _bound(trust: dict[str, Any], error: float | None) -> str:
+    if error is None:
+        return "not stated"
+    return f"{error:.2f} mm" + ("" if trust.get("trusted") else ", if the pose is right at all")
 
 
 def _geometry(xray: XrayImage) -> list[tuple[str, str]]:

@@ -13,9 +13,7 @@ from ..scene import placement, region, results
 from . import packages, status
 from .parameters import Start
 from .steps import Step
-
-# The engine's words for why a registration may not be trusted -> the user's.
-_REASONS = {"not calibrated": _("this version cannot yet judge a result by itself; judge it by eye in step Review")}
+from .verdict import trust_line
 
 
 class RegisterStep(Step):
@@ -214,24 +212,6 @@ class RegisterStep(Step):
         self.ui.moveButton.checked = False
         if self.task is not None:
             self.task.cancel()
-
-
-def trust_line(result: dict[str, Any], accepted: bool = False) -> tuple[str, str]:
-    """(kind, sentence): whether a result may be relied on, and why not."""
-    trust = result.get("trust", {})
-    if trust.get("trusted"):
-        text = _("Trusted, {probability:.0f} %").format(probability=100 * trust.get("probability", 0))
-        kind = "good"
-    else:
-        reasons = "; ".join(_REASONS.get(reason, reason) for reason in trust.get("reasons", ())) or _("no reason given")
-        text = _("Not trusted: {reasons}").format(reasons=reasons)
-        kind = "warn" if set(trust.get("reasons", ())) == {"not calibrated"} else "bad"
-    if result.get("warnings"):
-        kind, text = "bad", " ".join([*result["warnings"], text])
-    error = result.get("expectedErrorMm")
-    if error is not None:
-        text += " · " + _("expected error {error:.1f} mm").format(error=error)
-    return kind, _("Accepted. {text}").format(text=text) if accepted else text
 
 
 def describe_details(result: dict[str, Any]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -123,13 +123,17 @@ class Pace:
 
 @dataclass(frozen=True)
 class Found:
-    """Where a descent ended: the pose (ras_to_camera of the first view), what is known of it, and other minima."""
+    """Where a descent ended: the pose (ras_to_camera of the first view), what is known of it, and other minima.
+
+    `scatter` is each view's pedestal.
+    """
 
     ras_to_camera: Array
     similarities: list[float]
     covariance: Array
     minima: list[tuple[Array, float]]
     reason: str
+    scatter: list[Scatter]
 
 
 @dataclass
@@ -219,7 +223,19 @@ class Descent:
                 if n == 0 or distance_mm(pose, best, self.center) > DISTINCT_MM
             ],
             "budget" if self.pace.word() == "budget" else last.reasons[row],
+            list(self._scatter),
         )
+
+    def seen_as(self, xrays: Sequence[XrayImage], relative: Sequence[Array]) -> Descent:
+        """This descent as if the same images had been taken with other cameras, or from other places."""
+        other = replace(self, xrays=xrays, relative=relative)
+        other._scatter = list(self._scatter)
+        return other
+
+    def at(self, pose: Array, level: Level) -> tuple[RigidObjective, list[XrayImage]]:
+        """The objective at one resolution about a pose (ras_to_camera), and the X-rays it compares, less no scatter."""
+        small = [reduced(xray, level.pixels) for xray in self.xrays]
+        return self._objective(level, small, float(pose[2, :3] @ self.center + pose[2, 3])), small
 
     def _beside(
         self, solution: Solution, objective: RigidObjective, level: Level

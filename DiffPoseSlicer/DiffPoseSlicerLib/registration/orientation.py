@@ -51,10 +51,10 @@ def orientation_warnings(
         starts = other @ candidates
 
         def similarity(image: XrayImage, starts: Array = starts) -> float:
-            return registrar.register([image], starts, cancel=cancel).similarities[0]
+            return registrar.register([image], starts, cancel=cancel, judged=False).similarities[0]
 
         def glance(image: XrayImage, starts: Array = starts) -> float:
-            return registrar.register([image], starts, plan=_GLANCE, cancel=cancel).similarities[0]
+            return registrar.register([image], starts, plan=_GLANCE, cancel=cancel, judged=False).similarities[0]
 
         notes.append(try_orientations(xray, similarity, stated=reached, glance=glance).note)
     return tuple(note for note in notes if note)

@@ -23,9 +23,11 @@ from .evidence import CutPrism, cut_prisms
 from .joint import GeometryPriors
 from .orientation import orientation_warnings
 from .relations import NOT_KNOWN, checked_relative, nominal_poses, poses_of_views, relative_from_poses
-from .result import NOT_CALIBRATED, Progress, RegistrationResult, hypotheses
+from .result import Progress, RegistrationResult, Trust, hypotheses
 from .search import COUNT, DOUBTFUL, search
 from .settling import settle
+from .signs import signs
+from .trust import MIRRORED, STRUCTURE, judge
 from .versions import versions
 from .views import Prior, window
 
@@ -46,6 +48,8 @@ ANY_VIEW = "any"
 # Half-ranges of a search where none are given, per camera axis, degrees and mm.
 SEARCH_ROTATION = (45.0, 45.0, 45.0)
 SEARCH_TRANSLATION = (75.0, 75.0, 75.0)
+# Of a registration within a registration.
+NOT_JUDGED = Trust(False, 0.0, ("not judged",))
 
 
 class Registrar:
@@ -117,6 +121,7 @@ class Registrar:
         on_progress: Callable[[Progress], None] | None = None,
         cancel: Callable[[], bool] | None = None,
         budget: float | None = None,
+        judged: bool = True,
     ) -> RegistrationResult:
         """Register from candidate poses.
 
@@ -130,6 +135,7 @@ class Registrar:
             plan: the levels; default PLAN, or ISOLATED_PLAN for a structure cut out of its CT.
             background: see :class:`descent.Descent`.
             on_progress, cancel, budget: see :func:`register`.
+            judged: whether to say how far the result can be trusted (costs a few renderings).
 
         Raises:
             InputError, Cancelled.
@@ -167,12 +173,23 @@ class Registrar:
             poses, carms, covariance = settled.poses[0], settled.carms, settled.covariances[0]
             similarities = settled.similarities[0].tolist()
             minima = [(poses[0].ras_to_camera, minima[0][1]), *minima[1:]]
+            found = replace(found, ras_to_camera=poses[0].ras_to_camera)
+            run = run.seen_as(
+                [replace(x, carm=c) for x, c in zip(given, carms, strict=True)], relative_from_poses(poses)
+            )
+        measured: dict[str, float] = {}
+        trust, bound = NOT_JUDGED, None
+        if self.isolated or background:
+            trust = Trust(False, 0.0, (STRUCTURE,))
+        elif judged:
+            measured = signs(run, found)
+            trust, bound = judge(measured, self.ct)
         return RegistrationResult(
             poses=poses,
             similarities=similarities,
-            trust=NOT_CALIBRATED,
+            trust=trust,
             covariance=covariance,
-            expected_error_mm=None,
+            expected_error_mm=bound,
             center=self.center,
             c0=(nominal or Pose(inverse(candidates[0]))).camera_to_ras,
             hypotheses=hypotheses([(Pose(inverse(pose)), score) for pose, score in minima]),
@@ -183,6 +200,7 @@ class Registrar:
             history=run.pace.history,
             versions=versions(self.projector(8.0).backend),
             carms=carms,
+            signs=measured,
         )
 
 
@@ -203,6 +221,7 @@ def register(
     on_progress: Callable[[Progress], None] | None = None,
     cancel: Callable[[], bool] | None = None,
     budget: float | None = None,
+    orientations: bool = True,
     registrar: Registrar | None = None,
 ) -> RegistrationResult:
     """Find the pose of one or several X-rays of the same anatomy relative to a CT.
@@ -226,6 +245,7 @@ def register(
         on_progress: called after every iteration.
         cancel: asked at every iteration; true ends the work with Cancelled.
         budget: seconds after which the best pose so far is returned; with one, a poor result is not looked into.
+        orientations: whether an image that fits poorly is tried mirrored and turned.
         registrar: a warm :class:`Registrar` of the same CT.
 
     Returns:
@@ -283,7 +303,11 @@ def register(
             again = registrar.register(xrays, more, plan=CAREFUL_PLAN, **settings)
             result = max(result, again, key=lambda r: r.hypotheses[0].similarity)
     if budget is None:
-        warnings = orientation_warnings(registrar, xrays, candidates, others, result.similarities, cancel)
+        warnings: tuple[str, ...] = ()
+        if orientations:
+            warnings = orientation_warnings(registrar, xrays, candidates, others, result.similarities, cancel)
+        if warnings:
+            result = replace(result, trust=Trust(False, 0.0, (MIRRORED, *result.trust.reasons)))
         result = replace(result, warnings=warnings, seconds=time.perf_counter() - began)
     if hasattr(start, "warnings"):  # a model says what it was not certified for
         said = start.warnings(xrays[0], result.pose, ct.fingerprint)

@@ -152,6 +152,29 @@ class Weights:
         return Weights(self.pixel[rows], self.share[rows], self.seen[rows], gate)
 
 
+@dataclass(frozen=True)
+class PatchTerms:
+    """One pose's terms, patch by patch (P patches of K pixels).
+
+    Attributes:
+        terms: the whole (B = 1).
+        residual: (P, K) of the normalised patches.
+        visible: (P, K) weights in [0, 1] of what may be compared.
+        correlation, attainable: (P,) what is reached, and what the image's noise would leave of a perfect fit.
+        share: (P,) of each patch; they sum to 1.
+        gradient, matrix: (P, 6), (P, 6, 6): they sum to the whole's.
+    """
+
+    terms: Terms
+    residual: Float
+    visible: Float
+    correlation: NDArray[np.float64]
+    attainable: NDArray[np.float64]
+    share: NDArray[np.float64]
+    gradient: NDArray[np.float64]
+    matrix: NDArray[np.float64]
+
+
 class LocalCorrelation:
     """Compares one X-ray, cut into patches, with rendered ones.
 
@@ -179,6 +202,7 @@ class LocalCorrelation:
         _, _, variance = _moments(self.mask + np.float32(1e-6), self.fixed)
         _, noise_square, _ = _moments(self.mask + np.float32(1e-6), np.broadcast_to(np.square(noise), self.fixed.shape))
         clear = np.maximum(variance - noise_square, 0)
+        self._noise_part = np.minimum(noise_square / np.maximum(variance, 1e-12), 1)
         self._signal = np.minimum(np.sqrt(clear) / (_FULL_CONTRAST * self.contrast), 1)
         self._signal = self._signal * clear / (clear + noise_square / _MISMATCH**2 + 1e-12)
 
@@ -237,7 +261,7 @@ class LocalCorrelation:
         gradient, matrix = None, None
         if jacobian is not None:
             j = np.asarray(jacobian, np.float32).reshape(batch, count, size, -1)
-            gradient, matrix = _derivatives(now, weight, correlation, kept, j)
+            gradient, matrix = (d.sum(1).astype(float) for d in _derivatives(now, weight, correlation, kept, j))
         return Terms(
             cost if judged is None else judged,
             cost,
@@ -247,6 +271,30 @@ class LocalCorrelation:
             matrix,
             [Weights(weight, share, seen, gate)],
             np.asarray(evidence, float),
+        )
+
+    def by_patch(self, moving: Float, jacobian: Float, extra: Float | None) -> PatchTerms:
+        """Compare at one pose, patch by patch: moving (1, P * K), jacobian (1, P * K, 6), extra (1, P * K) or None."""
+        terms = self(moving, None, extra)
+        weights = terms.weights[0]
+        shape = self.fixed.shape
+        a = np.asarray(moving, np.float32).reshape(1, *shape)
+        flat = np.square(_FLAT * (a.std(axis=(1, 2), keepdims=True) + np.float32(1e-9)))
+        now = _Compared(a, self.fixed, weights.pixel, flat, np.float32((_FLAT * self.contrast) ** 2))
+        correlation = (weights.pixel * now.a * now.f).sum(-1, keepdims=True) / now.total
+        kept = weights.share * now.total / weights.seen
+        j = np.asarray(jacobian, np.float32).reshape(1, *shape, 6)
+        gradient, matrix = _derivatives(now, weights.pixel, correlation, kept, j)
+        visible = self.mask if extra is None else self.mask * np.asarray(extra, np.float32).reshape(shape)
+        return PatchTerms(
+            terms,
+            now.residual[0],
+            visible,
+            correlation[0, :, 0].astype(float),
+            np.sqrt(1 - self._noise_part[..., 0]).astype(float),
+            weights.share[0, :, 0].astype(float),
+            gradient[0].astype(float),
+            matrix[0].astype(float),
         )
 
     def _robust(self, base: Float, residual: Float) -> Float:
@@ -288,7 +336,7 @@ def _bounded(residual: Float, base: Float, share: Float, seen: Float) -> NDArray
 def _derivatives(
     now: _Compared, weight: Float, correlation: Float, kept: Float, j: Float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Half the gradient (B, 6) and Gauss-Newton matrix (B, 6, 6) of the cost; j is (B, P, K, 6)."""
+    """What each patch adds to half the gradient (B, P, 6) and Gauss-Newton matrix (B, P, 6, 6); j is (B, P, K, 6)."""
     wj = j * weight[..., None]
     sums = np.matmul(np.stack([np.ones_like(now.a), now.a, now.f], -2), wj) / now.total[..., None]  # (B, P, 3, 6)
     mean_j, along_a, along_f = sums[..., 0, :], sums[..., 1, :], sums[..., 2, :]
@@ -297,7 +345,7 @@ def _derivatives(
     gradient = (along_a * (1 - power + correlation) - along_f) / now.sd_a
     second = np.matmul(np.swapaxes(wj, -1, -2), j) / now.total[..., None] - _outer(mean_j)
     matrix = (second - (2 - power)[..., None] * _outer(along_a)) / (now.sd_a**2)[..., None]
-    return (kept * gradient).sum(1).astype(float), (kept[..., None] * matrix).sum(1).astype(float)
+    return kept * gradient, kept[..., None] * matrix
 
 
 def noise_level(image: Float) -> float:

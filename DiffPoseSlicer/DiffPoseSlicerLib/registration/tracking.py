@@ -162,7 +162,7 @@ class Tracker:
     def _search(self, xray: XrayImage, count: int, degrees: float, mm: float) -> Array:
         """The best pose from many starts around the last one that held."""
         candidates = starts.spread(self._last, self.registrar.center, count, degrees, mm)
-        result = self.registrar.register([xray], candidates, start="track")
+        result = self.registrar.register([xray], candidates, start="track", judged=False)
         return result.pose.ras_to_camera
 
 
