@@ -69,7 +69,7 @@ def main(argv: list[str]) -> int:
             print(line(rows[-1]), flush=True)
     found = {"rows": rows}
     if options.wrist.is_dir():
-        from wrist import wrist
+        from _wrist import wrist
 
         found["wrist"] = wrist(options.wrist, options.out / "wrist.png")
     else:

@@ -120,7 +120,7 @@ def _together(
             # The given start comes first: it is what a bone in a single view is held near.
             candidates = np.concatenate([begun[name][None], around])
             found[name] = registrar.register(
-                xrays, candidates, relative=relative, background=_rendered(rest, relative), cancel=pace.cancel
+                xrays, candidates, relative=relative, background=rendered(rest, relative), cancel=pace.cancel
             )
             poses[name] = found[name].pose.ras_to_camera
     stacked = np.stack([poses[name] for name in names])
@@ -151,7 +151,7 @@ def _together(
     }
 
 
-def _rendered(structures: Sequence[tuple[Registrar, Array]], relative: Sequence[Array]) -> Background:
+def rendered(structures: Sequence[tuple[Registrar, Array]], relative: Sequence[Array]) -> Background:
     """What structures at known poses (ras_to_camera of the first view) add to each view's image."""
 
     def background(index: int, carm: CArm, pixels: Array, voxel: float) -> NDArray[np.float32]:
