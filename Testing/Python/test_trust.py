@@ -111,6 +111,29 @@ def test_two_views_are_judged_together(small_ct, truth, integrals, registrar, su
     assert not mirrored.trust.trusted
 
 
+def test_where_nothing_is_seen_nothing_is_trusted(small_ct, truth, integrals, registrar):
+    xray = _xray(integrals)
+    for kept in (0, 20):
+        mask = np.zeros(integrals.shape, bool)
+        mask[:kept, :kept] = True
+        result = registrar.register([replace(xray, mask=mask)], truth.ras_to_camera[None])
+        assert result.trust.probability == 0 and result.trust.reasons[0] == trust.COVERED
+    away = truth.camera_to_ras.copy()
+    away[:3, 3] += 600 * away[:3, 0]
+    result = registrar.register([xray], Pose(away).ras_to_camera[None])
+    assert result.trust.probability == 0 and trust.LITTLE in result.trust.reasons
+    assert all(np.isfinite(value) for value in result.signs.values())
+
+
+def test_a_tiny_image_is_judged_too(small_ct, registrar):
+    tiny = CArm(1020.0, (16, 20), (15.0, 15.0), intensity="transmission")
+    pose = Pose.from_view("AP", small_ct, tiny)
+    image = Projector(small_ct.level(0), "cpu").project(tiny, pose.camera_to_ras).reshape(tiny.image_size)
+    xray = XrayImage.from_array(np.rint(np.exp(-image) * 60000).astype(np.uint16), tiny)
+    result = registrar.register([xray], pose.ras_to_camera[None])
+    assert 0 <= result.trust.probability <= 1 and all(np.isfinite(value) for value in result.signs.values())
+
+
 def test_a_bone_alone_is_not_judged(small_ct, truth, integrals):
     hu = np.where(small_ct.hu > 200, small_ct.hu, -1000)
     bone = CTVolume.from_array(hu, small_ct.affine)

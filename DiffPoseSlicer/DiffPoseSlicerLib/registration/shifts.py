@@ -25,13 +25,16 @@ def local_shifts(rendered: NDArray, xray: NDArray, weight: NDArray) -> tuple[flo
         weight: [row, column] in [0, 1], pixels that count.
 
     Returns:
-        Root mean square of the shifts in pixels, and the mean gain in correlation, both weighted by contrast.
+        Root mean square of the shifts in pixels, and the mean gain in correlation, both weighted by contrast; 0 for an
+        image too small to move anything in.
     """
     w = _halved(weight) + 1e-6
     # Pixels that do not count must not be seen through the averages.
     inside = weight > 0.5
     a = _halved(rendered)
     f = _halved(np.where(inside, xray, xray[inside].mean() if inside.any() else 0))
+    if min(a.shape) < 2 * _REACH + 4:
+        return 0.0, 0.0
     patches = Patches.tile((a.shape[0] - 2 * _REACH, a.shape[1] - 2 * _REACH), _SIDE)
     u, v = (patches.pixels.astype(int) + _REACH).T
     w = w[v, u].reshape(patches.count, -1)

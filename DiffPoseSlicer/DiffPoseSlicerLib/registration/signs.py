@@ -155,6 +155,8 @@ def _agreement(looks: Sequence[_Look], parts: Sequence[PatchTerms]) -> _Agreemen
     gradients, matrices = _joint(looks, parts)
     matrix = matrices.sum(0)
     matrix = matrix + 1e-6 * np.diag(np.diag(matrix)) + 1e-12 * np.eye(6)
+    if np.trace(matrix) < 1e-9:  # nothing is seen: anything may be
+        return _Agreement(matrix, np.zeros(6), [_FARTHEST_MM] * 3, *[_FARTHEST_MM] * 3)
     scale = np.sqrt(np.outer(np.diag(matrix), np.diag(matrix)))
     covariance = np.linalg.inv(matrix)
 
@@ -226,14 +228,14 @@ def _pictures(looks: Sequence[_Look], fine: Sequence[PatchTerms], everything: Se
         seen = float(visible.sum()) + 1e-9
         weight_of_pixels = look.mask if look.missing is None else look.mask * look.missing
         shift, gain = local_shifts(look.image, look.primary, weight_of_pixels)
-        air = look.image < 0.02 * look.image.max()
+        air = look.image <= max(0.02 * float(look.image.max()), 1e-3)
         mask = look.mask > 0.5
         values = {
             "misfit": 1 - reached,
             "detail": 1 - float((detail.share * detail.correlation).sum()),
             "bounded detail": 1 - float(detail.terms.score[0]),
             "excess": (1 - reached) / max(1 - attainable, 0.003),
-            "worst patches": float(np.sort(1 - part.correlation[part.share > 0.3 * part.share.max()])[-8:].mean()),
+            "worst patches": float(np.sort(1 - part.correlation[part.share >= 0.3 * part.share.max()])[-8:].mean()),
             "structure": float((along + across) / (2 * power)),
             "bounded misfit": 1 - float(part.terms.score[0]),
             "shift": shift * look.mm,

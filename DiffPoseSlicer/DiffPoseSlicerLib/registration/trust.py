@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # Signs span orders of magnitude: their logarithms are used, of values no smaller than this.
 _LEAST = 1e-3
+# The part of an image that shows what the CT holds: no success of the calibration had less, and nothing is known there.
+_LEAST_SEEN = 0.08
 CALIBRATION = Path(__file__).with_name("trust.json")
 
 
@@ -93,6 +95,8 @@ class Model:
 
     def probability(self, signs: Mapping[str, float], limit: float = 1.0) -> float:
         """Of success, meaning an error of the region's points below `limit` mm."""
+        if np.prod([max(1 - signs[name], 0.0) for name in ("masked", "cut", "air")]) < _LEAST_SEEN:
+            return 0.0
         logs = self.log_signs(signs, limit)
         against = self.intercept + sum(float(np.interp(logs[name], *curve)) for name, curve in self.curves.items())
         return float(1 / (1 + np.exp(np.clip(against, -50, 50))))
