@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 
 from DiffPoseSlicerLib.evaluation.cases import BENCH_CARM, Case, cases, random_poses, shortened
-from DiffPoseSlicerLib.evaluation.metrics import mtre, wilson_interval
+from DiffPoseSlicerLib.evaluation.metrics import difference_interval, mtre, wilson_interval
 from DiffPoseSlicerLib.evaluation.public_ct import cache_folder, public_ct
 from DiffPoseSlicerLib.evaluation.stress import CLEAN, Exposure
 from DiffPoseSlicerLib.imaging.ct import CTVolume
@@ -228,23 +228,12 @@ def report(out: Path) -> None:
     for row in trainings:
         sure, tried = row["certificate"], trials.get((row["preset"], row["seed"], "plain"), {}).get(row["ct"])
         if sure["cases"] and tried:
-            low, high = difference(sure["successes"], sure["cases"], tried["successes"], tried["cases"])
+            low, high = difference_interval(sure["successes"], sure["cases"], tried["successes"], tried["cases"])
             between = 100 * (sure["successes"] / sure["cases"] - tried["successes"] / tried["cases"])
             print(
                 f"{row['ct']}-{row['preset']}-{row['seed']}: {between:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) of "
                 f"{sure['cases']} and {tried['cases']} cases"
             )
-
-
-def difference(good1: int, count1: int, good2: int, count2: int) -> tuple[float, float]:
-    """95 % interval of a difference of two rates, from their Wilson intervals (Newcombe 1998, method 10)."""
-    first, second = good1 / count1, good2 / count2
-    (low1, high1), (low2, high2) = wilson_interval(good1, count1), wilson_interval(good2, count2)
-    gap = first - second
-    return (
-        gap - float(np.hypot(first - low1, high2 - second)),
-        gap + float(np.hypot(high1 - first, second - low2)),
-    )
 
 
 def training_line(row: dict[str, Any]) -> str:

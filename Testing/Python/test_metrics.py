@@ -75,6 +75,12 @@ def test_success_rate_counts_strictly_below_and_failures_without_a_number() -> N
     assert np.isnan(metrics.success_rate([]))
 
 
+def test_difference_interval_of_published_examples() -> None:
+    # Newcombe's table II, method 10: contrasts (a) and (f).
+    np.testing.assert_allclose(metrics.difference_interval(56, 70, 48, 80), (0.0524, 0.3339), atol=5e-5)
+    np.testing.assert_allclose(metrics.difference_interval(10, 10, 0, 20), (0.6791, 1.0), atol=5e-5)
+
+
 def test_wilson_interval_of_published_example() -> None:
     # Newcombe, Statistics in Medicine 17 (1998), table I, method 3: 15 of 148 and 1 of 29.
     np.testing.assert_allclose(metrics.wilson_interval(15, 148), (0.0624, 0.1605), atol=5e-5)

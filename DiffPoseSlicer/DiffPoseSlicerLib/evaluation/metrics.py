@@ -95,3 +95,15 @@ def wilson_interval(successes: int, trials: int, z: float = 1.959964) -> tuple[f
     low = 0.0 if successes == 0 else (middle - half) / (1 + spread)
     high = 1.0 if successes == trials else (middle + half) / (1 + spread)
     return low, high
+
+
+def difference_interval(successes: int, trials: int, other_successes: int, other_trials: int) -> tuple[float, float]:
+    """95 % interval of one success rate minus another, from their Wilson intervals.
+
+    Source: Newcombe, Stat. Med. 17 (1998) 873, method 10.
+    """
+    first, second = successes / trials, other_successes / other_trials
+    low, high = wilson_interval(successes, trials)
+    other_low, other_high = wilson_interval(other_successes, other_trials)
+    gap = first - second
+    return gap - math.hypot(first - low, other_high - second), gap + math.hypot(high - first, second - other_low)
