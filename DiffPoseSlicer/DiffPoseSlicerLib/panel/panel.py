@@ -392,6 +392,7 @@ class Panel(VTKObservationMixin):
         if stamp == self._pixels:  # a browser writes its frame again whenever anything of it changes
             return
         self._pixels = stamp
+        self.register.forget_message()
         self.show_images()
         self.review.new_result()
         self.refresh()

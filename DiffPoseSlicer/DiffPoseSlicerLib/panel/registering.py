@@ -15,6 +15,9 @@ from .parameters import Start
 from .steps import Step
 from .verdict import trust_line
 
+LOST = "lost"  # the engine's word for a frame in which the CT was not found
+_MOST_NAMED = 8
+
 
 class RegisterStep(Step):
     """Runs registrations."""
@@ -22,6 +25,7 @@ class RegisterStep(Step):
     def __init__(self, panel: Any) -> None:
         super().__init__(panel)
         self.ui.registerButton.connect("clicked()", self.toggle)
+        self.ui.trackButton.connect("clicked()", self.follow_run)
         self.ui.installWarpButton.connect("clicked()", self.install)
         self.ui.moveButton.connect("toggled(bool)", self.move_by_hand)
         for place in (self.ui.pointsPlace, self.ui.seenPlace):
@@ -44,27 +48,49 @@ class RegisterStep(Step):
         """Register the chosen fluoroscopy to the chosen CT, from `start` or what the panel says."""
         if self.task is not None or not self._may_register()[0]:
             return
-        parameters = self.panel.parameters
+        self._run(
+            lambda **watch: self.logic.register(
+                self.ct,
+                self.images(),
+                self._start(start),
+                region=self._region(),
+                on_progress=self._progress,
+                on_done=self._done,
+                **watch,
+            )
+        )
+
+    def follow_run(self) -> None:
+        """Register the frame that is shown and follow the CT through the frames after it."""
+        if self.task is not None or not self._may_follow()[0]:
+            return
+        self._run(
+            lambda **watch: self.logic.track(
+                self.ct,
+                self.fluoroscopy,
+                self._start(None),
+                structure=self._region(),
+                on_frame=self._progress,
+                on_done=self._followed,
+                **watch,
+            )
+        )
+
+    def _run(self, begin: Any) -> None:
+        """Start a task that the panel watches."""
         self._said, self._latest = None, None
         self.ui.moveButton.checked = False
         self.panel.review.forget_message()
-        nodes = self.images()
-        begin: Any = start or parameters.start.value
-        if begin == Start.LANDMARKS.value:
-            begin = {"landmarks": (parameters.points, parameters.seen)}
-        self.task = self.logic.register(
-            self.ct,
-            nodes,
-            begin,
-            region=self._region(),
-            blocking=False,
-            on_progress=self._progress,
-            on_done=self._done,
-            on_error=self._failed,
-        )
+        self.task = begin(blocking=False, on_error=self._failed)
         self.panel.wake()
         self.panel.layout_changed()  # the plot of a preparation that has ended makes room
         self.panel.refresh()
+
+    def _start(self, start: str | None) -> Any:
+        """Where to start, as the logic takes it: `start`, or what the panel says."""
+        p = self.panel.parameters
+        begin = start or p.start.value
+        return {"landmarks": (p.points, p.seen)} if begin == Start.LANDMARKS.value else begin
 
     def move_by_hand(self, on: bool) -> None:
         """Show handles in the 3D view that move the CT, or hide them. What they leave is where registration starts."""
@@ -91,15 +117,21 @@ class RegisterStep(Step):
         self.ui.reviewSection.collapsed = False
         self.panel.registered()
 
-    def _failed(self, error: Exception) -> None:
+    def _followed(self, _result: dict[str, Any]) -> None:
         self.task = None
+        self._said = describe_run(self.logic.tracked(self.fluoroscopy))
+        self.panel.registered()
+
+    def _failed(self, error: Exception) -> None:
+        followed, self.task = self.task is not None and self.task.kind == "track", None
         self._said = self.panel.explain(error)
         if self._said[0] == "warn":
-            self._said = ("warn", _("Stopped: the CT lies where it was."))
+            stopped = _("Stopped: the CT lies where it was.")
+            self._said = ("warn", _("Stopped: the frames that were followed are kept.") if followed else stopped)
         self.panel.refresh()
 
     def forget_message(self) -> None:
-        """Other images were chosen: what was said about the last run is over."""
+        """Another image is shown: what was said about the last one is over."""
         self.ui.moveButton.checked = False
         if self.task is None:
             self._said = None
@@ -133,6 +165,11 @@ class RegisterStep(Step):
             tip = why or _("Wait until the registration has ended.")
             ui.moveButton.checked = False
         status.enable(ui.moveButton, movable, tip)
+        is_run = fluoro.frame_count(self.fluoroscopy) > 1
+        follows, why_not = self._may_follow()
+        tip = _("Register the frame that is shown and follow the CT through the frames after it.")
+        ui.trackButton.visible = is_run
+        status.enable(ui.trackButton, follows and not running, tip if follows and not running else why_not)
         self._show_landmarks(self.panel.parameters)
         ui.installWarpButton.visible = not packages.can_register()
         if not packages.can_register():
@@ -186,10 +223,24 @@ class RegisterStep(Step):
             return False, _("Install NVIDIA Warp first: registration renders synthetic X-rays with it.")
         return True, ""
 
+    def _may_follow(self) -> tuple[bool, str]:
+        allowed, why = self._may_register()
+        if not allowed:
+            return False, why
+        if self.task is not None:
+            return False, _("Wait until the registration has ended.")
+        if self._second() is not None:
+            return False, _("A run is followed in one view: take the second view away.")
+        if self.panel.parameters.region is not None and not region.segments(self.panel.parameters.region):
+            return False, _("A run is followed with the whole CT or one segment, not with a box.")
+        return True, ""
+
     def _state(self) -> tuple[str, str]:
         if self.task is not None:
             if self._latest is None:
                 return "busy", _("Handing the images to the engine...")
+            if "frame" in self._latest:
+                return "busy", describe_frame(self._latest, fluoro.frame_count(self.fluoroscopy))
             return "busy", _("Registering: step {step}, similarity {similarity:.3f}, {seconds:.1f} s").format(
                 step=self._latest["iteration"],
                 similarity=self._latest["similarity"],
@@ -200,6 +251,9 @@ class RegisterStep(Step):
         result = self._result()
         if result is not None:
             return trust_line(result, results.is_accepted(self.fluoroscopy))
+        followed = self._frame_followed()
+        if followed is not None:
+            return followed
         if not packages.can_register():
             return "warn", _(
                 "Registration renders synthetic X-rays with NVIDIA Warp, which is not installed. Install it (about "
@@ -208,10 +262,40 @@ class RegisterStep(Step):
         allowed, why = self._may_register()
         return ("ready", _("Ready to register.")) if allowed else ("idle", why)
 
+    def _frame_followed(self) -> tuple[str, str] | None:
+        """What is known of the frame that is shown, where it was followed."""
+        if self.ct is None or fluoro.frame_count(self.fluoroscopy) < 2:
+            return None
+        shown = results.frame_of(self.fluoroscopy)
+        step = next((step for step in self.logic.tracked(self.fluoroscopy) if step["frame"] == shown), None)
+        if step is None:
+            return None
+        if step["state"] == LOST:
+            return "bad", _("Lost in this frame: register it, then follow from here.")
+        return "good", _("Followed to this frame: similarity {similarity:.3f}").format(similarity=step["similarity"])
+
     def close(self) -> None:
         self.ui.moveButton.checked = False
         if self.task is not None:
             self.task.cancel()
+
+
+def describe_frame(step: dict[str, Any], count: int) -> str:
+    """How far a run is followed, in one line."""
+    text = _("Following: frame {number} of {count}, similarity {similarity:.3f}")
+    if step["state"] == LOST:
+        text = _("Following: frame {number} of {count}, lost; looking for it")
+    return text.format(number=step["frame"] + 1, count=count, similarity=step["similarity"])
+
+
+def describe_run(frames: list[dict[str, Any]]) -> tuple[str, str]:
+    """(kind, sentence) of a run that was followed: in which frames the CT was lost."""
+    lost = [str(step["frame"] + 1) for step in frames if step["state"] == LOST]
+    if not lost:
+        return "good", _("Followed through {count} frames. Browse them: the CT goes along.").format(count=len(frames))
+    named = ", ".join(lost[:_MOST_NAMED]) + (", ..." if len(lost) > _MOST_NAMED else "")
+    text = _("Followed through {count} frames, lost in {lost} of them: {named}.")
+    return "warn", text.format(count=len(frames), lost=len(lost), named=named)
 
 
 def describe_details(result: dict[str, Any]) -> str:

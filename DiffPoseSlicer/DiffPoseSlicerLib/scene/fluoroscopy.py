@@ -164,6 +164,14 @@ def content_stamp(node: Any) -> tuple[Any, ...]:
     return (node.GetID(), image.GetMTime() if image is not None else 0, image.GetDimensions() if image else ())
 
 
+def frame_count(node: Any) -> int:
+    """How many frames the run of a fluoroscopy has; 1 for a single image, 0 for none."""
+    if node is None:
+        return 0
+    frames = browser_of(node)[1]
+    return 1 if frames is None else int(frames.GetNumberOfDataNodes())
+
+
 def pixel_stamp(node: Any) -> tuple[int, int]:
     """Tells one image of a node from another: which frame of its run it is, and a checksum of its pixels."""
     browser = browser_of(node)[0]
