@@ -49,7 +49,9 @@ def trust_line(result: dict[str, Any], accepted: bool = False) -> tuple[str, str
     """(kind, sentence): whether a result may be relied on and how far off it may be, or why it is not trusted."""
     trust = result.get("trust", {})
     if trust.get("trusted"):
-        kind, text = "good", _("Trusted, {probability:.0f} %").format(probability=100 * trust.get("probability", 0))
+        probability = 100 * trust.get("probability", 0)
+        sure = _("Trusted, more than 99 %") if probability >= 99 else _("Trusted, {probability:.0f} %")
+        kind, text = "good", sure.format(probability=probability)
         error = result.get("expectedErrorMm")
         if error is not None:
             text += " · " + _("error below {error:.1f} mm in 9 of 10 such images").format(error=error)
@@ -57,5 +59,5 @@ def trust_line(result: dict[str, Any], accepted: bool = False) -> tuple[str, str
         said = "; ".join(reason(words) for words in trust.get("reasons", ())) or _("no reason given")
         kind, text = "bad", _("Not trusted: {reasons}").format(reasons=said)
     if result.get("warnings"):
-        kind, text = "bad", " ".join([*result["warnings"], text])
+        kind = "warn" if kind == "good" else kind  # step Review says what it is
     return kind, _("Accepted. {text}").format(text=text) if accepted else text
