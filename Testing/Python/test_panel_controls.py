@@ -231,7 +231,9 @@ def test_every_disabled_button_says_why_at_every_stage(host, panel, small_ct, re
     disabled = {name: button for name, button in buttons.items() if not button.enabled}
     assert disabled and all(button.toolTip for button in disabled.values())
     accented = [name for name, button in buttons.items() if button.styleSheet]
-    expected = {"images": ["registerButton"], "registered": ["acceptButton"]}
+    result = panel.logic.result(panel.parameters.fluoroscopy) if stage == "registered" else None
+    trusted = result is not None and result["trust"]["trusted"]
+    expected = {"images": ["registerButton"], "registered": ["acceptButton"] if trusted else []}
     assert accented == expected.get(stage, [])  # one next button at most
     if stage == "registering":
         panel.register.toggle()

@@ -276,6 +276,8 @@ def test_several_poses_and_warnings_are_shown(host, panel, small_ct, rendered):
     panel.ui.reviewSection.collapsed = False
     panel.registered()
     assert "mirrored" in said(panel.ui.reviewStateLabel) and sign(panel.ui.reviewStateLabel) == WARN
+    assert sign(panel.ui.registerStateLabel) == BAD and "two poses" in said(panel.ui.registerStateLabel)
+    assert panel.ui.acceptButton.enabled and not panel.ui.acceptButton.styleSheet  # allowed, not suggested
     host.user.click(panel.ui.hypothesesButton)
     np.testing.assert_allclose(panel.logic.pose(node, fluoro).camera_to_ras, other, atol=1e-6)
     assert "2 of 2" in panel.ui.hypothesesButton.text
@@ -290,6 +292,12 @@ def test_several_poses_and_warnings_are_shown(host, panel, small_ct, rendered):
     transform = placement.find_transform(node)
     np.testing.assert_allclose(result["ctToWorld"], placement.get_ct_to_world(transform), atol=1e-6)
     assert "1 of 2" in panel.ui.hypothesesButton.text and "Accepted." in said(panel.ui.registerStateLabel)
+    sure = {"trusted": True, "probability": 0.9993, "reasons": []}
+    kept.keep_result(fluoro, node, result | {"trust": sure, "expectedErrorMm": 0.42, "warnings": []}, [])
+    panel.registered()
+    text = said(panel.ui.registerStateLabel)
+    assert sign(panel.ui.registerStateLabel) == GOOD and "more than 99 %" in text and "0.4 mm" in text
+    assert panel.ui.acceptButton.styleSheet
     kept.forget_result(fluoro)
     panel.registered()
     assert not panel.ui.hypothesesButton.visible and story.GOOD == GOOD

@@ -274,7 +274,8 @@ class ReviewStep(Step):
         if result is not None and not running:
             why = _("Accepted.") if accepted else self._elsewhere()
         status.enable(ui.acceptButton, can_accept, _("Keep this pose.") if can_accept else why)
-        status.accent(ui.acceptButton, can_accept)
+        trusted = result is not None and bool(result.get("trust", {}).get("trusted"))
+        status.accent(ui.acceptButton, can_accept and trusted)  # what is not trusted is looked at first
         can_undo = ready and not running and placement.find_transform(self.ct) is not None and results.can_undo(self.ct)
         status.enable(
             ui.undoButton, can_undo, _("Put the CT back where it lay before.") if can_undo else _("Nothing to undo.")
