@@ -29,8 +29,8 @@ from DiffPoseSlicerLib.registration.structures import register_structures
 from DiffPoseSlicerLib.rendering.renderer import render
 
 EXACT = GeometryPriors(0, 0, 0, 0)
-# The ulna has no start. It was looked for all around the radius, turned in all ways about the forearm's axis, beside the
-# rendered radius; of what was found one pose agreed in both cameras and lay on the bone in both overlays. About there:
+# The ulna has no start. It was looked for all around the radius, turned in all ways about the forearm's axis, beside
+# the rendered radius; of what was found one pose agreed in both cameras and lay on the bone in both overlays. There:
 # middle from middle (mm), and turn (degrees), in the radius' axes. Both crops come from one scan.
 BESIDE_MM, TURN_DEGREES = (0.0, 22.0, 4.0), (5.0, 15.0, -80.0)
 
