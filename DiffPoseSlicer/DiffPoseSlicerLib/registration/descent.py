@@ -19,7 +19,7 @@ from ..geometry.se3 import Array, inverse, rotation_angle
 from .evidence import CutPrism
 from .intensity import Scatter
 from .result import Progress
-from .similarity import Terms
+from .similarity import Terms, noise_level
 from .solver import LEVER_MM, Solution, solve
 from .views import Prior, RigidObjective, View, reduced
 
@@ -76,6 +76,9 @@ CAREFUL_PLAN = (
 )
 # Then the best pose is settled on fine detail.
 FINISH = Level(128, 16, 0.75, 6, 1, detail=2.0)
+# What is left after that is how 128 pixels average: 0.05 to 0.2 mm along the beam. An image with less noise than this,
+# in units of attenuation, tells better at more pixels: one that was rendered, or the mean of many frames.
+FINEST, _QUIET = Level(320, 16, 0.75, 3, 1, detail=2.0), 0.004
 # One bone among others: the whole image at low resolution says little about it, so start finer and robust.
 ISOLATED_PLAN = (
     Level(64, 16, 1.25, 20, 6),
@@ -150,7 +153,7 @@ class Descent:
         isolated: see `similarity.LocalCorrelation`.
         pace: progress and cancellation.
         prior: see `views.Prior`.
-        finish: the level that settles the best pose, or None.
+        finish: the level that settles the best pose, or None; FINEST follows where no X-ray has noise.
         neighbours: the level at which the neighbours one vertebra up and down are tried, or None.
         background: line integrals (N,) of what else is known to show, by a view's number, its camera, pixels (N, 2) and
             a voxel size in mm; None: nothing.
@@ -171,6 +174,14 @@ class Descent:
 
     def __post_init__(self) -> None:
         finest = max(level.pixels for level in self.plan)
+        self._finishing = [self.finish] if self.finish else []
+        if self.finish:
+            side = max(max(xray.carm.image_size) for xray in self.xrays)
+            sharpest = replace(FINEST, pixels=side // -(-side // FINEST.pixels))  # whole pixels averaged
+            sharp = [reduced(xray, sharpest.pixels) for xray in self.xrays]
+            if sharpest.pixels > finest and all(noise_level(xray.pixels) < _QUIET for xray in sharp):
+                self.xrays, finest = sharp, sharpest.pixels
+                self._finishing.append(sharpest)
         self.xrays = [reduced(xray, finest) for xray in self.xrays]
         self._scatter = [Scatter() for _ in self.xrays]
         self._fitted = False
@@ -187,7 +198,7 @@ class Descent:
         for number, level in enumerate(self.plan):
             small = [reduced(xray, level.pixels) for xray in self.xrays]
             objective = self._objective(level, small, depth)
-            solution = self._solve(number, objective, poses)
+            solution = self._solve(number, level, objective, poses)
             tried = self._minima(solution, len(poses) if number else level.keep)
             for _ in range(level.scatter):
                 best = solution.ras_to_camera[int(np.argmax(solution.terms.score))]
@@ -195,7 +206,7 @@ class Descent:
                     break
                 objective = self._objective(level, small, depth)
                 poses = solution.ras_to_camera[_distinct(solution, self.center, level.keep)]
-                solution = self._solve(number, objective, poses)
+                solution = self._solve(number, level, objective, poses)
             if number == self.neighbours:
                 solution, seen = self._beside(solution, objective, level)
                 tried = tried + seen
@@ -208,11 +219,12 @@ class Descent:
             if self.pace.word() == "budget":
                 break
         best, final = last.ras_to_camera[row], float(last.terms.score[row])
-        if self.finish and self.pace.word() is None:
-            detail = self._objective(self.finish, [reduced(x, self.finish.pixels) for x in self.xrays], depth)
-            last, row = self._solve(len(self.plan), detail, best[None]), 0
-            best = last.ras_to_camera[0]
-            minima[0] = best, 0.0
+        for number, level in enumerate(self._finishing, len(self.plan)):
+            if self.pace.word() is None:
+                detail = self._objective(level, [reduced(x, level.pixels) for x in self.xrays], depth)
+                last, row = self._solve(number, level, detail, best[None]), 0
+                best = last.ras_to_camera[0]
+                minima[0] = best, 0.0
         return Found(
             best,
             objective.correlations(best),
@@ -261,9 +273,7 @@ class Descent:
         rows = _distinct(solution, self.center, keep)
         return [(solution.ras_to_camera[row], float(score[rows[0]] - score[row])) for row in rows]
 
-    def _solve(self, number: int, objective: RigidObjective, poses: Array) -> Solution:
-        level = self.plan[number] if number < len(self.plan) else self.finish
-        assert level is not None
+    def _solve(self, number: int, level: Level, objective: RigidObjective, poses: Array) -> Solution:
         return solve(
             objective,
             poses,
