@@ -19,7 +19,7 @@ from ..geometry.se3 import Array, inverse, rotation_angle
 from .evidence import CutPrism
 from .intensity import Scatter
 from .result import Progress
-from .similarity import Terms, noise_level
+from .similarity import Terms, noise_map
 from .solver import LEVER_MM, Solution, solve
 from .views import Prior, RigidObjective, View, reduced
 
@@ -179,7 +179,7 @@ class Descent:
             side = max(max(xray.carm.image_size) for xray in self.xrays)
             sharpest = replace(FINEST, pixels=side // -(-side // FINEST.pixels))  # whole pixels averaged
             sharp = [reduced(xray, sharpest.pixels) for xray in self.xrays]
-            if sharpest.pixels > finest and all(noise_level(xray.pixels) < _QUIET for xray in sharp):
+            if sharpest.pixels > finest and all(map(_quiet, sharp)):
                 self.xrays, finest = sharp, sharpest.pixels
                 self._finishing.append(sharpest)
         self.xrays = [reduced(xray, finest) for xray in self.xrays]
@@ -309,6 +309,12 @@ class Descent:
         )
         self._scatter = fitted
         return change > _SETTLED
+
+
+def _quiet(xray: XrayImage) -> bool:
+    """Whether an X-ray has next to no noise where it counts."""
+    noise = noise_map(xray.pixels, xray.mask)
+    return float(np.median(noise if xray.mask is None else noise[xray.mask])) < _QUIET
 
 
 def distance_mm(a: Array, b: Array, center: Array) -> float:
