@@ -14,6 +14,7 @@ from DiffPoseSlicerLib.errors import Cancelled
 from DiffPoseSlicerLib.evaluation.metrics import default_points, mtre
 from DiffPoseSlicerLib.geometry.pose import view_rotation
 from DiffPoseSlicerLib.geometry.se3 import rigidity_error
+from DiffPoseSlicerLib.imaging.resampling import resample, weights
 from DiffPoseSlicerLib.registration.register import Registrar
 from DiffPoseSlicerLib.registration.tracking import FOUND, LOST, TRACKED
 from DiffPoseSlicerLib.rendering.renderer import Projector
@@ -140,3 +141,14 @@ def test_the_command_line_follows_a_run(small_ct, poses, stored, tmp_path, capsy
     assert data["frames"][-1]["state"] == LOST
     printed = capsys.readouterr()
     assert "5 frames" in printed.out and "lost in the frames 5" in printed.err
+
+
+def test_whole_blocks_are_averaged_as_the_weights_say():
+    image = np.random.default_rng(0).normal(size=(96, 104)).astype(np.float32)
+    mask = image > -1
+    small, kept = resample(image, 48, 26, mask)
+    down, across = weights(96, 48), weights(104, 26).T
+    share = down @ mask.astype(np.float32) @ across
+    expected = down @ np.where(mask, image, 0) @ across / np.maximum(share, 1e-6)
+    np.testing.assert_allclose(small[share > 0], expected[share > 0], atol=1e-5)
+    assert np.array_equal(kept, share > 0.5)

@@ -30,10 +30,20 @@ def weights(old: int, new: int) -> NDArray[np.float32]:
 
 def resample(image: NDArray[Any], rows: int, columns: int, mask: NDArray[np.bool_] | None = None) -> tuple[Any, Any]:
     """(image, mask) of rows x columns pixels; only pixels in the mask contribute, and half of a pixel must be in it."""
-    down, across = weights(image.shape[0], rows), weights(image.shape[1], columns).T
-    plain = down @ np.asarray(image, np.float32) @ across
+    plain = _resampled(image, rows, columns)
     if mask is None:
         return plain, None
-    share = down @ mask.astype(np.float32) @ across
-    inside = down @ np.where(mask, image, 0).astype(np.float32) @ across
+    share = _resampled(mask, rows, columns)
+    inside = _resampled(np.where(mask, image, 0), rows, columns)
     return np.where(share > 1e-6, inside / np.maximum(share, 1e-6), plain), share > 0.5
+
+
+def _resampled(image: NDArray[Any], rows: int, columns: int) -> NDArray[np.float32]:
+    """The product with both :func:`weights`. Whole blocks are averaged without it: BLAS would start its threads for it,
+    whose waiting costs a run of small frames more than the work."""
+    values = np.asarray(image, np.float32)
+    (old_rows, old_columns) = values.shape
+    if old_rows % rows == 0 and old_columns % columns == 0:
+        blocks = values.reshape(rows, old_rows // rows, columns, old_columns // columns)
+        return np.asarray(blocks.mean((1, 3)), np.float32)
+    return np.asarray(weights(old_rows, rows) @ values @ weights(old_columns, columns).T, np.float32)
