@@ -31,9 +31,10 @@ from .metrics import default_points
 from .public_ct import public_ct
 from .stress import CLEAN, Exposure, expose, given_ct
 
-SPLITS = ("calibration", "test")
+# The calibration needs fewer cases than the test, for it has few parameters.
+SPLITS = {"calibration": 0.42, "test": 1.0}
 KINDS = ("natural", "vertebra", "mirrored", "deformed", "stranger", "outside")
-# How many of each kind per CT and split, at a size of 1.
+# How many of each kind per CT in the test, at a size of 1.
 COUNTS = {"natural": 260, "vertebra": 45, "mirrored": 25, "deformed": 45, "stranger": 25, "outside": 25}
 FACTORS = (
     "clean", "noise", "scatter", "gamma", "clahe", "8 bit", "saturation", "circle", "rectangle", "instruments",
@@ -102,7 +103,7 @@ def recipes(ct: str, split: str, size: float = 1.0) -> list[Recipe]:
     for kind in KINDS:
         if kind == "stranger" and ct not in STRANGERS:
             continue
-        for number in range(max(round(COUNTS[kind] * size), 1)):
+        for number in range(max(round(COUNTS[kind] * SPLITS[split] * size), 1)):
             found.append(Recipe(ct, split, kind, number, FACTORS[number % len(FACTORS)]))
     return sorted(
         found,
@@ -122,7 +123,7 @@ def make(recipe: Recipe, cache: Path | None = None) -> TrustCase:
     """
     imaged = STRANGERS[recipe.ct] if recipe.kind == "stranger" else recipe.ct
     rng = np.random.default_rng(
-        [SPLITS.index(recipe.split), KINDS.index(recipe.kind), recipe.number, *map(ord, recipe.ct)]
+        [list(SPLITS).index(recipe.split), KINDS.index(recipe.kind), recipe.number, *map(ord, recipe.ct)]
     )
     full = _ct(imaged)
     truth = _poses(imaged, recipe.split)[recipe.number % POOL]
@@ -201,7 +202,7 @@ def disturbance(
 
 def _severity(split: str, rng: np.random.Generator) -> float:
     """0 to 1, in every other tenth: the calibration's and the test's never meet."""
-    return float((2 * rng.integers(5) + SPLITS.index(split) + rng.uniform()) / 10)
+    return float((2 * rng.integers(5) + list(SPLITS).index(split) + rng.uniform()) / 10)
 
 
 @lru_cache(maxsize=3)
@@ -216,13 +217,13 @@ def _short(name: str) -> CTVolume:
 
 @lru_cache(maxsize=6)
 def _poses(name: str, split: str) -> list[Pose]:
-    rng = np.random.default_rng([11, SPLITS.index(split), *map(ord, name)])
+    rng = np.random.default_rng([11, list(SPLITS).index(split), *map(ord, name)])
     return random_poses(_ct(name), POOL, rng, *POSES)
 
 
 @lru_cache(maxsize=1)
 def _bent(name: str, split: str, copy: int) -> CTVolume:
-    rng = np.random.default_rng([13, SPLITS.index(split), copy, *map(ord, name)])
+    rng = np.random.default_rng([13, list(SPLITS).index(split), copy, *map(ord, name)])
     return bent(_short(name), rng.uniform(10, 20), rng)
 
 
@@ -261,6 +262,6 @@ def bent(ct: CTVolume, mm: float, rng: np.random.Generator, wavelength_mm: float
 
 def prepare(name: str, split: str, size: float, cache: Path) -> None:
     """Have plastimatch draw all images of a CT and split into the folder `cache`: one by one costs far more."""
-    wanted = min(max(max(round(n * size), 1) for n in COUNTS.values()), POOL)
+    wanted = min(max(max(round(n * SPLITS[split] * size), 1) for n in COUNTS.values()), POOL)
     for _ in line_integrals(_ct(name), _poses(name, split)[:wanted], BENCH_CARM, cache):
         pass
