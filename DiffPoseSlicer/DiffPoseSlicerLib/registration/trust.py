@@ -138,12 +138,12 @@ def reasons(signs: Mapping[str, float], limit: float) -> list[str]:
     # Beyond equally well, the pose that was found is the worse one; a wrong fit everywhere is as good anywhere.
     if signs["neighbour"] > (1.1 if signs["misfit"] > 0.12 else 0.85):
         found.append(VERTEBRA)
-    elif signs["rival"] > 0.9 and not wrong:
-        found.append(RIVAL)
     if wrong:
         found.append(STRANGER)
     elif torn:
         found.append(BENT)
+    elif signs["rival"] > 0.9 and not found:
+        found.append(RIVAL)
     if signs["cut"] > 0.5 or signs["air"] > 0.5:
         found.append(LITTLE)
     if not found and signs["halves"] > 0.3 * limit:
