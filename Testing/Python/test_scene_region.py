@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import slicer
+from vtkmodules.util.numpy_support import numpy_to_vtk
 
 import scene_support as kit
 from DiffPoseSlicerLib.errors import InputError
@@ -73,6 +74,23 @@ def test_a_segment_s_block_holds_its_voxels_where_they_are_and_air_around(ct, wh
         atol=1e-9,
     )
     assert min(np.array(part.shape) - 2) > 0 and part[0].max() == region.AIR_HU  # a margin
+
+
+def test_segments_that_share_a_labelmap_are_told_apart(ct):
+    parts = list(masks().values())
+    labels = slicer.vtkOrientedImageData()
+    labels.DeepCopy(slicer.vtkSlicerSegmentationsModuleLogic.CreateOrientedImageDataFromVolumeNode(ct))
+    shared = numpy_to_vtk((parts[0] + 2 * parts[1]).astype(np.uint8).ravel(), deep=True)
+    labels.GetPointData().SetScalars(shared)
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Spine")
+    for value in (1, 2):
+        segment = slicer.vtkSegment()
+        segment.SetLabelValue(value)
+        segment.AddRepresentation("Binary labelmap", labels)
+        node.GetSegmentation().AddSegment(segment, str(value))
+    for value, mask in enumerate(parts, 1):
+        block = finish(region.cut(ct, region.checked((node, str(value)))))
+        assert (block.slab(0, len(block.hu)) > region.AIR_HU).sum() == mask.sum()
 
 
 def test_a_segmentation_on_another_grid_is_taken_by_the_nearest_label(ct):

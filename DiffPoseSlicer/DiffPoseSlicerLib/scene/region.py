@@ -114,13 +114,11 @@ class Labels:
     """A segment's binary labelmap.
 
     Attributes:
-        array: Labels [k, j, i]; several segments may share them.
-        value: The segment's.
+        array: [k, j, i], not 0 inside.
         from_ct: (i, j, k, 1) of the CT -> of the labels.
     """
 
     array: NDArray[Any]
-    value: int
     from_ct: Array
 
     def inside(self, i: tuple[int, int], j: tuple[int, int], k: int) -> NDArray[np.bool_]:
@@ -130,7 +128,7 @@ class Labels:
         index = np.rint(points).astype(int)
         there = ((index >= 0) & (index < np.array(self.array.shape[::-1])[:, None])).all(0)
         x, y, z = np.where(there, index, 0)
-        return np.asarray(there & (self.array[z, y, x] == self.value)).reshape(ii.shape)
+        return np.asarray(there & (self.array[z, y, x] != 0)).reshape(ii.shape)
 
 
 def cut(ct: Any, region: Region) -> Generator[None, None, Cut]:
@@ -208,6 +206,7 @@ def _take_along(node: Any, ct: Any) -> None:
 def _labels(region: Region, affine: Array) -> Labels:
     """A segment's labels beside the voxels of a CT."""
     image, name = slicer.vtkOrientedImageData(), region.node.GetName()
+    # Of a labelmap that segments share, too, this gives the one segment, as ones.
     if not region.node.GetBinaryLabelmapRepresentation(region.segment, image):
         raise InputError(f"'{name}' has no binary labelmap: create one in the module Segmentations.")
     scalars = image.GetPointData().GetScalars()
@@ -218,15 +217,14 @@ def _labels(region: Region, affine: Array) -> Labels:
     first[:3, 3] = image.GetExtent()[::2]
     to_placed = placed_from_node(region.node) @ array_matrix(to_world) @ first
     array = vtk_to_numpy(scalars).reshape(image.GetDimensions()[::-1])
-    value = int(region.node.GetSegmentation().GetSegment(region.segment).GetLabelValue())
-    return Labels(array, value, inverse_of(to_placed) @ affine)
+    return Labels(array, inverse_of(to_placed) @ affine)
 
 
 def _segment_corners(labels: Labels) -> Generator[None, None, Array]:
     """Steps to the corners of a segment's bounding box in the CT's voxels: (8, 3)."""
     slices, rows, columns = [], np.zeros(labels.array.shape[1], bool), np.zeros(labels.array.shape[2], bool)
     for k, plane in enumerate(labels.array):
-        inside = plane == labels.value
+        inside = plane != 0
         if inside.any():
             slices.append(k)
             rows |= inside.any(1)
