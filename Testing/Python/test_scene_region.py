@@ -187,7 +187,7 @@ def test_a_region_is_registered_to_where_it_lies_while_the_rest_has_moved(small_
         steps = []
         result = logic.register(node, fluoro, "current", region=part, on_progress=steps.append)
         assert steps and result["start"] == "current"
-        assert off() < 1.7 and 2 * off() < whole  # voxels of 4 mm
+        assert off() < 2.0 and 2 * off() < whole  # half a voxel of 4 mm
         again = logic.register(node, fluoro, "search", region=part)  # found with all of the CT first
         assert again["start"] == "search, then region" and 2 * off() < whole
     finally:

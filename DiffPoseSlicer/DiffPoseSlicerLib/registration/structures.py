@@ -18,7 +18,7 @@ from ..errors import InputError
 from ..geometry.pose import Pose
 from ..geometry.se3 import Array, inverse
 from . import starts as start_poses
-from .descent import ISOLATED_PLAN, Background, Pace
+from .descent import FINISH, ISOLATED_PLAN, Background, Pace
 from .joint import GeometryPriors
 from .register import Registrar, register
 from .relations import NOT_KNOWN, checked_relative, nominal_poses, relative_from_poses
@@ -130,7 +130,7 @@ def _together(
         list(registrars.values()),
         stacked,
         geometry,
-        ISOLATED_PLAN[-1:],
+        [ISOLATED_PLAN[-1], FINISH],
         pace,
         len(ISOLATED_PLAN),
         np.stack(list(begun.values())),
