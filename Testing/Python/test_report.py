@@ -16,7 +16,7 @@ from DiffPoseSlicerLib.cli.main import main
 from DiffPoseSlicerLib.errors import InputError
 from DiffPoseSlicerLib.evaluation.report import report, write_report
 from DiffPoseSlicerLib.page import Line, document, facts, figure, plot, png, table
-from DiffPoseSlicerLib.registration.result import RegistrationResult, Trust
+from DiffPoseSlicerLib.registration.result import RegistrationResult, Trust, odds
 
 CARM = CArm(1020.0, (96, 128), (3.0, 2.4), intensity="transmission")
 
@@ -53,6 +53,16 @@ def test_a_patient_is_named_only_where_asked(small_ct: CTVolume, registered: tup
     xray, result = registered
     assert "Doe" not in report(small_ct, [xray], result)
     assert "Patient: Doe &lt;7&gt;" in report(small_ct, [xray], result, patient="Doe <7>")
+
+
+@pytest.mark.parametrize(("probability", "words"), [(0.9999, "more than 99%"), (0.973, "97%"), (0.0, "0%")])
+def test_no_registration_is_called_certain(
+    small_ct: CTVolume, registered: tuple, probability: float, words: str
+) -> None:
+    xray, result = registered
+    trust = {"trusted": probability > 0.5, "probability": probability, "reasons": []}
+    assert odds(probability) == words
+    assert f">{words}<" in report(small_ct, [xray], result.to_json() | {"trust": trust})
 
 
 def test_another_number_of_xrays_is_refused(small_ct: CTVolume, registered: tuple) -> None:

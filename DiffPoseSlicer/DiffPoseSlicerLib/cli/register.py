@@ -212,9 +212,11 @@ def _orientation(text: str) -> tuple[bool, int]:
 
 def summary(result: RegistrationResult) -> str:
     """A result in one line."""
+    from ..registration.result import odds
+
     similarity = ", ".join(f"{value:.3f}" for value in result.similarities)
     trust = result.trust
-    verdict = f"trusted ({trust.probability:.0%})" if trust.trusted else "not trusted"
+    verdict = f"trusted ({odds(trust.probability)})" if trust.trusted else "not trusted"
     why = f": {'; '.join(trust.reasons)}" if trust.reasons else ""
     if trust.trusted and result.expected_error_mm is not None:
         why = f", error below {result.expected_error_mm:.1f} mm in 9 of 10 such images"

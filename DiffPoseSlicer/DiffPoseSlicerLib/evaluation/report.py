@@ -22,7 +22,7 @@ from ..geometry.se3 import Array
 from ..imaging.ct import CTVolume
 from ..imaging.xray import XrayImage
 from ..page import document, facts, figure, table
-from ..registration.result import RegistrationResult
+from ..registration.result import RegistrationResult, odds
 from ..rendering.renderer import render
 from .overlay import overlay_image, stretched
 
@@ -102,7 +102,7 @@ def _trust(data: dict[str, Any]) -> str:
     word = "Trusted" if trust.get("trusted") else "Not trusted"
     kind = "yes" if trust.get("trusted") else "no"
     rows = [
-        ("Probability of success", f"{trust['probability']:.0%}" if "probability" in trust else "not stated"),
+        ("Probability of success", odds(trust["probability"]) if "probability" in trust else "not stated"),
         ("Error stays below, in 9 of 10 such images", _bound(trust, data.get("expectedErrorMm"))),
         ("Similarity", ", ".join(f"{v['similarity']:.3f}" for v in data["views"] if v.get("similarity") is not None)),
     ]

@@ -26,6 +26,11 @@ class Progress:
     seconds: float
 
 
+def odds(probability: float) -> str:
+    """A probability in words: none is so near 1 that a registration is certain."""
+    return "more than 99%" if probability >= 0.99 else f"{probability:.0%}"
+
+
 @dataclass(frozen=True)
 class Trust:
     """Whether the result may be relied on: a probability of success, and where not, reasons in words."""
