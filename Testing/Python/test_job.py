@@ -153,10 +153,10 @@ def test_a_checkpoint_of_another_version_and_a_damaged_one_are_refused_in_words(
     run_job(job.folder)
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint, "FORMAT", 1)
-        with pytest.raises(InputError, match="a newer version of DiffPoseSlicer .format 2, this one reads 1"):
+        with pytest.raises(InputError, match="a newer version of DiffPoseSlicer .format 3, this one reads 1"):
             run_job(job.folder)
-        patch.setattr(checkpoint, "FORMAT", 3)
-        with pytest.raises(InputError, match="an older version of DiffPoseSlicer .format 2, this one reads 3"):
+        patch.setattr(checkpoint, "FORMAT", 4)
+        with pytest.raises(InputError, match="an older version of DiffPoseSlicer .format 3, this one reads 4"):
             run_job(job.folder)
     path = job.folder / "checkpoint.safetensors"
     path.write_bytes(path.read_bytes()[:-1000])
@@ -165,17 +165,24 @@ def test_a_checkpoint_of_another_version_and_a_damaged_one_are_refused_in_words(
 
 
 def test_a_checkpoint_of_the_first_version_is_gone_on_with(tmp_path):
+    import torch
+
     job = order(tmp_path / "job", most_steps=2)
     run_job(job.folder)
     for name in ("checkpoint.safetensors", "model.safetensors"):
         tensors, data = checkpoint.load_checkpoint(job.folder / name)
         first = {k: v for k, v in data.items() if k not in ("trials", "trialSeconds", "passed", "budget")}
         old = {"format": "1", "data": json.dumps(first)}
+        # Its optimiser kept AdamW's averages for every parameter.
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("optimiser.")}
+        weights = [v for k, v in tensors.items() if k.startswith("network.") and k != "network.ranges"]
+        for index, weight in enumerate(weights):
+            tensors |= {f"optimiser.{index}.exp_avg": torch.zeros_like(weight)}
         (job.folder / name).write_bytes(checkpoint.save(tensors, old))
     assert PoseModel.load(job.folder).data["step"] == 2
     order_ = json.loads((job.folder / "job.json").read_text())
     # Nor did orders know of ending early.
-    for key in ("target", "target_mm", "trial_cases", "similarity_from"):
+    for key in ("target", "target_mm", "trial_cases", "similarity_from", "optimiser"):
         del order_["settings"][key]
     order_["settings"]["most_steps"] = 5
     (job.folder / "job.json").write_text(json.dumps(order_))
@@ -402,22 +409,30 @@ def test_two_processes_give_the_gradients_of_one_and_share_a_job(tmp_path):
     alone, job = order(tmp_path / "alone", most_steps=1, batch=32), order(tmp_path / "job", most_steps=2, batch=16)
     run_and_save_gradients(str(alone.folder), str(tmp_path / "one.pt"))
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", str(script)]
-    done = subprocess.run(
-        [*command, str(Path(__file__).parent), str(job.folder), str(tmp_path / "two.pt")],
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    command += [str(Path(__file__).parent), str(job.folder), str(tmp_path / "two.pt")]
+
+    def in_two() -> None:
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr[-3000:]
+
+    def extend(steps: int) -> None:
+        data = json.loads((job.folder / "job.json").read_text())
+        data["settings"]["most_steps"] = steps
+        (job.folder / "job.json").write_text(json.dumps(data))
+
+    in_two()
     found = [torch.load(tmp_path / name, weights_only=True) for name in ("one.pt", "two.pt")]
     for one, two in zip(*found, strict=True):
         assert torch.allclose(one, two, rtol=1e-3, atol=1e-4 * float(one.abs().max()) + 1e-7)
     assert read_status(job.folder)["state"] == "done" and read_status(job.folder)["step"] == 2
     assert "in 2 processes" in (job.folder / "log.txt").read_text()
-    # One process goes on with what two began.
-    data = json.loads((job.folder / "job.json").read_text())
-    data["settings"]["most_steps"] = 4
-    (job.folder / "job.json").write_text(json.dumps(data))
+    # One process goes on with what two began, and two with what one left.
+    extend(4)
     assert run_job(job.folder)["step"] == 4
+    extend(6)
+    in_two()
+    assert read_status(job.folder)["state"] == "done" and read_status(job.folder)["step"] == 6
+    assert "Going on from step 4" in (job.folder / "log.txt").read_text()
 
 
 def test_the_command_line_and_the_folder_agree(tmp_path):

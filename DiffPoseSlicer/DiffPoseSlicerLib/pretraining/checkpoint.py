@@ -15,7 +15,7 @@ from ..errors import InputError
 from .disk import replace_file
 
 # Raised when a change makes older files unreadable; add the step from the former one to MIGRATIONS if there is one.
-FORMAT = 2
+FORMAT = 3
 
 
 def _from_1(tensors: dict[str, Tensor], data: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -23,7 +23,12 @@ def _from_1(tensors: dict[str, Tensor], data: dict[str, Any]) -> tuple[dict[str,
     return tensors, data | {"trials": 0, "trialSeconds": 0.0, "passed": None, "budget": None}
 
 
-MIGRATIONS: dict[int, Any] = {1: _from_1}
+def _from_2(tensors: dict[str, Tensor], data: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The optimiser was another one: what it had gathered is of no use, the weights are."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith("optimiser.")}, data
+
+
+MIGRATIONS: dict[int, Any] = {1: _from_1, 2: _from_2}
 
 
 def save_checkpoint(path: Path, tensors: dict[str, Tensor], data: dict[str, Any]) -> None:

@@ -21,6 +21,7 @@ from .job import Job, read_request
 from .losses import PoseLoss, camera_to_ras, ncc
 from .model import PoseModel
 from .network import NetworkConfig, PoseNetwork
+from .optimiser import Muon
 from .processes import Processes
 from .reporter import Reporter
 from .settings import for_processes
@@ -30,8 +31,9 @@ CHECKPOINT, MODEL, START = "checkpoint.safetensors", "model.safetensors", "start
 # Seconds between reports, between validations (each about a tenth of a second), and between checkpoints.
 REPORT_S, VALIDATE_S, SAVE_S = 2.0, 6.0, 5.0
 VALIDATION_BATCHES = 4
-# Trials of the whole pipeline begin after this fraction of the time and take up to this share of the time used so far.
-FIRST_TRIAL, TRIAL_SHARE = 0.25, 0.12
+# Trials of the whole pipeline begin between these fractions of the time (a later one would cost more time than it could
+# save) and all of them together take up to this share of it.
+FIRST_TRIAL, LAST_TRIAL, TRIAL_SHARE = 0.25, 0.6, 0.12
 # A model that passed one is finished in this fraction of the time: the rate falls to zero, which is worth a good deal.
 COOL_DOWN = 0.12
 
@@ -77,9 +79,7 @@ class Trainer:
         network = PoseNetwork(self.config, job.task.ranges)
         self.network = network.to(self.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.network).eval().requires_grad_(False)
-        self.optimiser = torch.optim.AdamW(
-            self.network.parameters(), settings.rate, betas=(0.9, 0.99), weight_decay=settings.decay, foreach=True
-        )
+        self.optimiser = Muon(self.network.parameters(), settings.rate, settings.decay, settings.optimiser)
         self.loss = PoseLoss(settings.loss, job.task.carm.source_to_detector, settings.depth_weight, self.device)
         self.step, self.seconds, self._images = 0, 0.0, 0
         self._chunks = 1
@@ -180,7 +180,7 @@ class Trainer:
         return (
             settings.target > 0
             and self._passed is None
-            and FIRST_TRIAL <= fraction <= 1 - COOL_DOWN
+            and FIRST_TRIAL <= fraction <= LAST_TRIAL
             and self._validation.get("validationMtreMm", np.inf) <= (settings.target_mm or np.inf)
             and self._trial_seconds <= TRIAL_SHARE * self.seconds
         )
@@ -198,7 +198,8 @@ class Trainer:
 
         def going_on() -> bool:
             self.reporter.status()  # the heartbeat
-            return not (read_request(self.job.folder) or (cancel and cancel()))
+            late = self._trial_seconds + time.monotonic() - began > TRIAL_SHARE * self.settings.seconds
+            return not (late or read_request(self.job.folder) or (cancel and cancel()))
 
         goal = Goal(self.settings.target, self.settings.trial_cases, self.job.seed)
         passed, rate = goal.passed(self._trials, model, number, going_on)
