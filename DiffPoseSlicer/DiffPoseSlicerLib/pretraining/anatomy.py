@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ..imaging.attenuation import BONE_HU, MU_WATER, AttenuationGrid
 from ..imaging.ct import CTVolume
@@ -19,6 +21,9 @@ VARIANTS = (
     (1.8, "cut"),
     (1.4, "edge"),
 )
+
+# What is added at the sides, and the half width of the box that takes the detail out of it, mm.
+_SIDE_MM, _DETAIL_MM = 20.0, 15.0
 
 
 def variants(ct: CTVolume, spacing_mm: float, beyond_mm: float = 120.0) -> list[AttenuationGrid]:
@@ -41,19 +46,44 @@ def with_bone_contrast(grid: AttenuationGrid, contrast: float) -> AttenuationGri
 
 
 def continued(grid: AttenuationGrid, how: str, beyond_mm: float) -> AttenuationGrid:
-    """The grid with each cut face continued by about `beyond_mm`.
+    """The grid with each cut face continued: along the body by about `beyond_mm`, to its sides by soft tissue.
 
-    "reflect" mirrors the anatomy, "edge" repeats the last layer, "cut" leaves it.
+    Above and below a scan the body goes on as it is: "reflect" mirrors the anatomy, "edge" repeats the last layer,
+    "cut" leaves all faces. A face at the front, back or side is where a scan was cropped within the body: little more
+    than muscle and fat is missing there, and a beam through it would see a mirrored spine beside the true one.
     """
     if how == "cut" or not any(grid.cut_faces):
         return grid
     inner = grid.mu[1:-1, 1:-1, 1:-1]
     faces = np.array(grid.cut_faces).reshape(3, 2)
-    layers = np.rint(beyond_mm / grid.spacing).astype(int)[:, None] * faces
+    along = np.argmax(abs(grid.affine[2, :3]) / grid.spacing) == np.arange(3)
+    layers = np.rint(np.where(along, beyond_mm, _SIDE_MM) / grid.spacing).astype(int)[:, None] * faces
     if how == "reflect":
         layers = np.minimum(layers, np.array(inner.shape[::-1])[:, None] - 1)
-    # Axis order of the array is k, j, i; faces come as i, j, k.
-    padded = np.pad(inner, layers[::-1].tolist(), mode="reflect" if how == "reflect" else "edge")
+    mode: Literal["reflect", "edge"] = "reflect" if how == "reflect" else "edge"
+    # Axis order of the array is k, j, i; faces come as i, j, k. The sides last, so that all of the body has them.
+    padded = np.pad(inner, (layers * along[:, None])[::-1].tolist(), mode=mode)
+    for axis in np.flatnonzero(~along):
+        before, after = layers[axis]
+        ends = [
+            np.repeat(_soft(np.take(padded, [end], 2 - axis), grid.spacing), count, 2 - axis)
+            for end, count in ((0, before), (-1, after))
+        ]
+        padded = np.concatenate([ends[0], padded, ends[1]], 2 - axis)
     shift = np.eye(4)
     shift[:3, 3] = -layers[:, 0]
     return replace(grid, mu=np.pad(padded, 1), affine=grid.affine @ shift)
+
+
+def _soft(layer: NDArray[np.float32], spacing: NDArray[np.float64]) -> NDArray[np.float32]:
+    """A layer (one voxel thick along one axis) without its bones and without detail."""
+    soft = np.minimum(layer, np.float32(MU_WATER))
+    for axis, size in enumerate(spacing[::-1]):
+        half = round(_DETAIL_MM / size)
+        if layer.shape[axis] == 1 or not half:
+            continue
+        sums = np.cumsum(np.pad(soft, [(half + 1, half) if a == axis else (0, 0) for a in range(3)], "edge"), axis)
+        many = 2 * half + 1
+        upper, lower = np.arange(many, sums.shape[axis]), np.arange(sums.shape[axis] - many)
+        soft = (np.take(sums, upper, axis) - np.take(sums, lower, axis)) / np.float32(many)
+    return soft.astype(np.float32, copy=False)

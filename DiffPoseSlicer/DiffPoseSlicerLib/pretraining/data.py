@@ -15,6 +15,7 @@ from ..imaging.ct import CTVolume
 from ..imaging.formation import Effects, draw_effects, form
 from ..rendering.renderer import Projector
 from .anatomy import variants
+from .recentring import drawn_turns, filled, turned, window
 from .sampling import offsets_to_poses, sample_offsets
 from .settings import Settings, Task
 from .view import network_carm
@@ -45,26 +46,35 @@ class Source:
         """Images (n, rows, columns) and their true offsets (n, 6) of a batch; number -1, -2, ... are for validation."""
         rng = np.random.default_rng([self.seed, number % 2**40])
         settings, n = self.settings, self.settings.batch
-        offsets = sample_offsets(rng, n, self.task.rotation, self.task.translation, self.task.carm)[self._part]
+        offsets = sample_offsets(rng, n, self.task.rotation, self.task.translation, self.task.carm)
         projector = self._projectors[rng.integers(len(self._projectors))]
         effects = draw_effects(rng, n, self.carm, clutter=settings.clutter, display=settings.display)
         # Half of the collimated images have the outside filled in, as `view.network_image` fills what a mask excludes.
         fill = (rng.random(n) < 0.5)[self._part]
+        inside = None
+        if settings.second_looks and number >= 0:  # validation is of first looks alone: always the same task
+            again = rng.random(n) < settings.second_looks
+            turns = drawn_turns(rng, offsets, self.carm)
+            offsets[again] = turned(offsets[again], turns[again], self.carm)
+            inside = (~again[:, None, None] | window(turns, self.carm))[self._part]
+        offsets = offsets[self._part]
         poses = offsets_to_poses(offsets, self.task.axes, self.task.center, self.carm)
         shape = (n, *self.carm.image_size)
         if self.device == "cpu":
             noise = rng.standard_normal(shape, dtype=np.float32)[self._part]
             paths = projector.project(self.carm, poses).reshape(-1, *self.carm.image_size)
             images, lit = form(paths, self._effects(effects, np.asarray), self.carm, noise)
-            filled = np.where(fill[:, None, None] & ~lit, _mean(images, lit), images)
-            images = torch.from_numpy(filled.astype(np.float32, copy=False))
+            keep = lit | ~fill[:, None, None]
+            images = torch.from_numpy(filled(images, keep if inside is None else keep & inside))
         else:
             generator = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
             static = torch.randn(shape, device=self.device, generator=generator)[self._part]
             paths = projector.project_torch(self.carm, poses).reshape(-1, *self.carm.image_size)
             on_device = lambda array: torch.from_numpy(array.copy()).to(self.device)  # noqa: E731
             images, lit = form(paths, self._effects(effects, on_device), self.carm, static, torch)
-            images = torch.where(on_device(fill)[:, None, None] & ~lit, _mean(images, lit), images)
+            keep = lit | ~on_device(fill)[:, None, None]
+            keep = keep if inside is None else keep & on_device(inside)
+            images = torch.where(keep, images, _mean(images, keep))
         return images, torch.from_numpy(offsets.astype(np.float32)).to(self.device)
 
     def _effects(self, effects: Effects, convert: Any) -> Effects:

@@ -20,6 +20,7 @@ from ..imaging.xray import XrayImage
 from .checkpoint import load_checkpoint
 from .job import Job
 from .network import NetworkConfig, PoseNetwork
+from .recentring import looks, turned, turned_images
 from .settings import Task
 from .view import network_carm, network_image
 
@@ -136,8 +137,13 @@ class PoseModel:
                 f"The X-ray shows {seen.mean():.0%} of the field of view that the model was trained for; train one for "
                 "this C-arm, or start from a pose."
             )
-        offset, spread = self._run(image[None])
-        return Prediction(offset[0], spread[0], float(seen.mean()))
+        (offset,), (spread,) = self._run(image[None])
+        if self.data.get("looksTwice"):
+            turns = looks(offset, self._carm)
+            offsets, spreads = self._run(turned_images(xray, self._carm, turns))
+            back = turned(offsets, np.swapaxes(turns, 1, 2), self._carm)
+            offset, spread = back.mean(0), spreads.mean(0)
+        return Prediction(offset, spread, float(seen.mean()))
 
     def _run(self, images: NDArray[np.float32]) -> tuple[Array, Array]:
         """Offsets and expected errors (n, 6) of images (n, rows, columns) on the network's rays."""

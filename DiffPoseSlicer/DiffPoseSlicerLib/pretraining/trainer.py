@@ -368,6 +368,7 @@ class Trainer:
             "trialSeconds": self._trial_seconds,
             "passed": self._passed,
             "budget": self.settings.seconds,
+            "looksTwice": self.settings.second_looks > 0,
         }
 
     def _write_model(self, calibration: list[float], errors: Tensor) -> None:
