@@ -174,6 +174,7 @@ def try_model(ct: CTVolume, preset: str, kind: str, folder: Path, options: argpa
         "trusted": [int((good & trusted).sum()), int((~good & trusted).sum())],
         "seconds": float(np.median(seconds)),
         "errors": np.round(errors, 3).tolist(),
+        "networkErrors": np.round(network, 1).tolist(),
     }
     piece.write_text(json.dumps(row))
     print(trial_line(folder.name, row), flush=True)

@@ -13,6 +13,7 @@ from DiffPoseSlicerLib.errors import Cancelled, InputError  # noqa: E402
 from DiffPoseSlicerLib.geometry import se3  # noqa: E402
 from DiffPoseSlicerLib.geometry.carm import CArm  # noqa: E402
 from DiffPoseSlicerLib.geometry.pose import Pose, view_rotation  # noqa: E402
+from DiffPoseSlicerLib.imaging.attenuation import MU_WATER  # noqa: E402
 from DiffPoseSlicerLib.imaging.ct import CTVolume  # noqa: E402
 from DiffPoseSlicerLib.imaging.formation import Effects, draw_effects, form  # noqa: E402
 from DiffPoseSlicerLib.imaging.xray import XrayImage  # noqa: E402
@@ -193,6 +194,21 @@ def test_cut_faces_are_continued_and_nothing_else_moves():
         inside = grid.mu[1 if how == "edge" else 2, 1:-1, 1:-1]
         assert np.array_equal(beyond, inside) and not longer.mu[0].any()
     assert continued(grid, "cut", 50.0) is grid
+
+
+def test_the_sides_of_a_scan_within_the_body_are_continued_by_soft_tissue_without_detail():
+    ct = phantom()
+    inner = CTVolume.from_array(ct.hu[:, 12:24, 16:32], ct.affine)
+    grid = inner.level(5.0)
+    assert grid.cut_faces == (True,) * 6 and grid.mu.max() > 0.03
+    longer = continued(grid, "reflect", 50.0)
+    # 50 mm along the body, 20 mm of something soft at the sides.
+    assert np.subtract(longer.mu.shape, grid.mu.shape).tolist() == [20, 8, 8]
+    assert np.array_equal(longer.mu[11:-11, 5:-5, 5:-5], grid.mu[1:-1, 1:-1, 1:-1])
+    assert np.allclose(grid.affine @ [1, 1, 1, 1], longer.affine @ [5, 5, 11, 1])
+    beside = longer.mu[1:-1, 1:-1, 1:5]
+    assert 0.5 * MU_WATER < beside.mean() and beside.max() <= 1.001 * MU_WATER
+    assert np.allclose(beside[..., 0], beside[..., 3], atol=1e-6)
 
 
 def test_bone_contrast_leaves_soft_tissue_alone():
