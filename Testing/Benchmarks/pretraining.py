@@ -1,12 +1,12 @@
 """Benchmark of pretraining: time to quality, certificate, and success on independent simulators.
 
-    python3 Testing/run.py bench pretraining [--do images train try report] [--cts chest chest-metal]
+    python3 Testing/run.py bench pretraining [--do images train certify try report] [--cts chest chest-metal]
         [--presets quick standard paper warm] [--seeds 0 1 2] [--sets plain cluttered polyenergetic] [--cases 200]
         [--no-certificate] [--anew]
 
 Every training and every trial is a piece: what is done already is kept in out/bench/pretraining and not done again, so
 pieces can run one at a time (a training wants the whole machine, a trial does not) and a killed run is gone on with.
-"images" only makes the images (they are cached). The report prints all pieces there are.
+"images" only makes the images (they are cached), "certify" makes a trained model's certificate anew. The report prints all pieces there are.
 
 For each CT and preset a job runs from nothing, on a CT that is 15 mm shorter at each face where the scan cuts tissue.
 Reported: seconds to a median validation error of 20, 10 and 5 mm, images a second, the certificate's figures. Then the
@@ -38,7 +38,7 @@ from DiffPoseSlicerLib.evaluation.metrics import difference_interval, mtre, wils
 from DiffPoseSlicerLib.evaluation.public_ct import cache_folder, public_ct
 from DiffPoseSlicerLib.evaluation.stress import CLEAN, Exposure
 from DiffPoseSlicerLib.imaging.ct import CTVolume
-from DiffPoseSlicerLib.pretraining.certificate import read_certificate
+from DiffPoseSlicerLib.pretraining.certificate import certify, read_certificate, summary_line
 from DiffPoseSlicerLib.pretraining.job import read_progress, read_status
 from DiffPoseSlicerLib.pretraining.model import PoseModel
 from DiffPoseSlicerLib.pretraining.pretrain import pretrain
@@ -51,7 +51,7 @@ TRANSLATION = (50.0, 50.0, 100.0)
 # Half-range of each component of the rotation, degrees.
 ROTATION = {"quick": 30.0, "standard": 45.0, "thorough": 45.0, "paper": 30.0, "warm": 30.0}
 LEVELS_MM = (20, 10, 5)
-PIECES = ("images", "train", "try", "report")
+PIECES = ("images", "train", "certify", "try", "report")
 SETS = ("plain", "cluttered", "polyenergetic")
 OTHER = {"chest": "chest-metal", "chest-metal": "chest"}
 
@@ -83,6 +83,8 @@ def main(argv: list[str]) -> int:
                 folder = options.out / f"{name}-{preset}-{seed}"
                 if "train" in options.do:
                     train(name, ct, preset, seed, folder, options)
+                if "certify" in options.do:
+                    recertify(ct, preset, seed, folder)
                 for kind in options.sets if "try" in options.do else ():
                     try_model(ct, preset, kind, folder, options)
     if "report" in options.do:
@@ -126,8 +128,6 @@ def train(name: str, ct: CTVolume, preset: str, seed: int, folder: Path, options
     reached = {
         level: next((r["seconds"] for r in reports if r["validationMtreMm"] < level), None) for level in LEVELS_MM
     }
-    certificate = read_certificate(folder) or {}
-    kept = ("cases", "successes", "rate", "interval", "certified", "trusted", "errorMm", "networkMm", "seconds")
     row = {
         "ct": name,
         "preset": preset,
@@ -140,10 +140,26 @@ def train(name: str, ct: CTVolume, preset: str, seed: int, folder: Path, options
         "imagesPerSecond": read_status(folder)["imagesPerSecond"],
         "reached": reached,
         "validationMtreMm": model.data["validationMtreMm"],
-        "certificate": {key: certificate.get(key) for key in kept},
+        "certificate": brief(read_certificate(folder) or {}),
     }
     piece.write_text(json.dumps(row, indent=1))
     print(training_line(row), flush=True)
+
+
+def brief(certificate: dict[str, Any]) -> dict[str, Any]:
+    """What the report needs of a certificate."""
+    kept = ("cases", "successes", "rate", "interval", "certified", "trusted", "errorMm", "networkMm", "seconds")
+    return {key: certificate.get(key) for key in kept}
+
+
+def recertify(ct: CTVolume, preset: str, seed: int, folder: Path) -> None:
+    """Make the certificate of a trained model by itself."""
+    piece, settings = folder.with_suffix(".train.json"), settings_of(preset, 1.0)
+    row = json.loads(piece.read_text())
+    began = time.perf_counter()
+    made = certify(folder, shortened(ct), cases=settings.cases, seconds=settings.certify_seconds, seed=seed)
+    piece.write_text(json.dumps(row | {"certificate": brief(made)}, indent=1))
+    print(f"{folder.name}: certificate anew in {time.perf_counter() - began:.0f} s. {summary_line(made)}", flush=True)
 
 
 def try_model(ct: CTVolume, preset: str, kind: str, folder: Path, options: argparse.Namespace) -> None:

@@ -57,7 +57,7 @@ def continued(grid: AttenuationGrid, how: str, beyond_mm: float) -> AttenuationG
     inner = grid.mu[1:-1, 1:-1, 1:-1]
     faces = np.array(grid.cut_faces).reshape(3, 2)
     along = np.argmax(abs(grid.affine[2, :3]) / grid.spacing) == np.arange(3)
-    layers = np.rint(np.where(along, beyond_mm, _SIDE_MM) / grid.spacing).astype(int)[:, None] * faces
+    layers = np.rint(np.where(along, beyond_mm, min(beyond_mm, _SIDE_MM)) / grid.spacing).astype(int)[:, None] * faces
     if how == "reflect":
         layers = np.minimum(layers, np.array(inner.shape[::-1])[:, None] - 1)
     mode: Literal["reflect", "edge"] = "reflect" if how == "reflect" else "edge"
