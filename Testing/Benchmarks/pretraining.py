@@ -6,7 +6,8 @@
 
 Every training and every trial is a piece: what is done already is kept in out/bench/pretraining and not done again, so
 pieces can run one at a time (a training wants the whole machine, a trial does not) and a killed run is gone on with.
-"images" only makes the images (they are cached), "certify" makes a trained model's certificate anew. The report prints all pieces there are.
+"images" only makes the images (they are cached), "certify" makes a trained model's certificate anew. The report prints
+all pieces there are.
 
 For each CT and preset a job runs from nothing, on a CT that is 15 mm shorter at each face where the scan cuts tissue.
 Reported: seconds to a median validation error of 20, 10 and 5 mm, images a second, the certificate's figures. Then the

@@ -47,7 +47,7 @@ def turned(offsets: Array, turns: Array, carm: CArm) -> Array:
 
 def drawn_turns(rng: np.random.Generator, offsets: Array, carm: CArm) -> Array:
     """Turns (n, 3, 3) as first guesses of offsets (n, 6), off by what first guesses are, would give."""
-    factor = np.exp(rng.uniform(*np.log(_FACTOR), (len(offsets), 1)))
+    factor = np.exp(rng.uniform(np.log(_FACTOR[0]), np.log(_FACTOR[1]), (len(offsets), 1)))
     sigma = np.concatenate([np.deg2rad([_GUESS_DEG] * 3), _GUESS_MM])
     return upright(offsets + factor * sigma * rng.standard_normal(offsets.shape), carm)
 
@@ -105,7 +105,6 @@ def _sources(turns: Array, carm: CArm) -> tuple[NDArray[np.float32], NDArray[np.
     back = rays.reshape(-1, 3) @ turns.astype(np.float32)  # R^T d, row by row
     back = back.reshape(len(turns), rows, columns, 3)
     scale = carm.source_to_detector / back[..., 2]
-    return (
-        back[..., 0] * scale / np.float32(carm.pixel_spacing[1]) + np.float32(carm.principal_point[0]),
-        back[..., 1] * scale / np.float32(carm.pixel_spacing[0]) + np.float32(carm.principal_point[1]),
-    )
+    column = back[..., 0] * scale / carm.pixel_spacing[1] + carm.principal_point[0]
+    row = back[..., 1] * scale / carm.pixel_spacing[0] + carm.principal_point[1]
+    return column.astype(np.float32, copy=False), row.astype(np.float32, copy=False)

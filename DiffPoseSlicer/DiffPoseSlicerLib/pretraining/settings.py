@@ -113,8 +113,8 @@ class Settings:
             networks that look once.
         clutter, display: See `imaging.formation.draw_effects`.
         target: Success rate of the whole pipeline that ends the training early; 0 for never.
-        target_mm: Median validation error of the network's first look that must be reached before that is tried, as a margin
-            for images that are unlike the simulated ones; 0 for none.
+        target_mm: Median validation error of the network's first look that must be reached before that is tried, as a
+            margin for images that are unlike the simulated ones; 0 for none.
         trial_cases: Held-back fluoroscopies that must show it.
         cases: Cases of the certificate; 0 for none.
         certify_seconds: The most time the certificate may take, on top of `seconds`.

@@ -35,8 +35,8 @@ CERTIFICATE_CASES, STOPPING_CASES = 2**41, 2**42
 # Points that errors are measured at lie within +- this of the isocentre, mm.
 _EXTENT = 80.0
 _RENDER_MM = 1.5
-# How far anatomy goes on beyond the CT's cut faces: what a cautious crop of the bones of interest lacks. Images that show
-# much more than the CT has are another matter, which the trust of each result judges (docs/trust.md).
+# How far anatomy goes on beyond the CT's cut faces: what a cautious crop of the bones of interest lacks. Images that
+# show much more than the CT has are another matter, which the trust of each result judges (docs/trust.md).
 _BEYOND_MM = 15.0
 # The success rate of fewer cases would tell who watches nothing.
 _FEWEST = 10
