@@ -20,7 +20,7 @@ def learn(model, optimiser, steps, images):
         loss = (model(images) - 1).square().mean()
         loss.backward()
         optimiser.step()
-    return float(loss)
+    return float(loss.detach())
 
 
 @pytest.mark.parametrize("shape", [(8, 72), (64, 16), (32, 32)])
