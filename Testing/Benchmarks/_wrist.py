@@ -8,6 +8,7 @@ are voxels of each bone.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from DiffPoseSlicerLib.imaging.xray import XrayImage
 from DiffPoseSlicerLib.registration.joint import GeometryPriors
 from DiffPoseSlicerLib.registration.register import Registrar, register
 from DiffPoseSlicerLib.registration.relations import read_rig
+from DiffPoseSlicerLib.registration.starts import turned
 from DiffPoseSlicerLib.registration.structures import register_structures
 from DiffPoseSlicerLib.rendering.renderer import render
 
@@ -33,9 +35,11 @@ EXACT = GeometryPriors(0, 0, 0, 0)
 # the rendered radius; of what was found one pose agreed in both cameras and lay on the bone in both overlays. There:
 # middle from middle (mm), and turn (degrees), in the radius' axes. Both crops come from one scan.
 BESIDE_MM, TURN_DEGREES = (0.0, 22.0, 4.0), (5.0, 15.0, -80.0)
+# Half-ranges that starts farther off are moved by on each axis.
+FARTHER_DEGREES, FARTHER_MM = 4.0, 4.0
 
 
-def wrist(folder: Path, picture: Path) -> dict[str, Any]:
+def wrist(folder: Path, picture: Path, starts: int = 0) -> dict[str, Any]:
     """Register, print and draw the wrist; see the module's text."""
     bones = {name: CTVolume.read(folder / f"{name}.nii.gz") for name in ("radius", "ulna")}
     cameras = (1, 2)
@@ -79,6 +83,20 @@ def wrist(folder: Path, picture: Path) -> dict[str, Any]:
                 f"mRPD {row['ownView']:.2f} mm in its own view, {row['crossView']:.2f} mm in the other's, "
                 f"mTRE {row['mtre']:.2f} mm"
             )
+        if starts:
+            found[f"camera {cameras[view]}, starts"] = off = _farther(
+                registrars,
+                xray,
+                {bone: poses[view] for bone, poses in first.items()},
+                starts,
+                lambda bone, pose, view=view, xray=xray: mrpd(pose, joint[bone].poses[view], points[bone], xray.carm),
+            )
+            for bone, errors in off.items():
+                near = [sum(error < limit for error in errors) for limit in (0.5, 1.0)]
+                print(
+                    f"wrist       camera {cameras[view]} alone, {bone:6} from {starts} starts farther off: {near[0]} "
+                    f"within 0.5 mm mRPD, {near[1]} within 1 mm, median {np.median(errors):.2f} mm"
+                )
     parts = [
         overlay_image(
             xray.pixels,
@@ -88,6 +106,29 @@ def wrist(folder: Path, picture: Path) -> dict[str, Any]:
         for view, xray in enumerate(xrays)
     ]
     write_pixels(picture, np.concatenate(parts, axis=1))
+    return found
+
+
+def _farther(
+    registrars: dict[str, Registrar],
+    xray: XrayImage,
+    first: dict[str, Pose],
+    count: int,
+    error: Callable[[str, Pose], float],
+) -> dict[str, list[float]]:
+    """The error of each bone in one view, from starts farther off."""
+    found: dict[str, list[float]] = {bone: [] for bone in first}
+    half = np.repeat([np.deg2rad(FARTHER_DEGREES), FARTHER_MM], 3)
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        moved = {
+            bone: Pose(
+                inverse(turned(pose.ras_to_camera, registrars[bone].center, rng.uniform(-1, 1, (1, 6)) * half)[0])
+            )
+            for bone, pose in first.items()
+        }
+        for bone, result in register_structures(registrars, xray, moved).items():
+            found[bone].append(error(bone, result.pose))
     return found
 
 

@@ -1,7 +1,7 @@
 """Benchmark of several views and structures: two orthogonal X-rays, wrong geometry, and a real biplane wrist.
 
     python3 Testing/run.py bench views [--cases 60] [--cts chest chest-metal pelvis] [--rows clean distance ...]
-        [--wrist ../shared/data/wrist_biplane/frame0002]
+        [--wrist ../shared/data/wrist_biplane/frame0002] [--starts 12]
 
 A frontal and a lateral image of each case are made by plastimatch (exact ray tracing, not our renderer) from the whole
 CT; the registration gets a copy that is 15 mm shorter at each cut face, and starts up to 20 degrees and 40 mm off on
@@ -56,6 +56,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--cts", nargs="*", default=["chest"])
     parser.add_argument("--rows", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--wrist", type=Path, default=Path("../shared/data/wrist_biplane/frame0002"))
+    parser.add_argument("--starts", type=int, default=0, help="of the wrist in each camera, farther off")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--out", type=Path, default=Path("out/bench"))
     options = parser.parse_args(argv)
@@ -71,7 +72,7 @@ def main(argv: list[str]) -> int:
     if options.wrist.is_dir():
         from _wrist import wrist
 
-        found["wrist"] = wrist(options.wrist, options.out / "wrist.png")
+        found["wrist"] = wrist(options.wrist, options.out / "wrist.png", options.starts)
     else:
         print(f"The real wrist is left out: {options.wrist} is not here.")
     (options.out / "views.json").write_text(json.dumps(found, indent=1))

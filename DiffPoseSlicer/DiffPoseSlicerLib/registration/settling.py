@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,8 +95,18 @@ def settle(
                 step, small, scatter, relative, registrars, state, priors, poses if held is None else held
             )
             state, terms, reason = solve_jointly(objective, state, step.iterations, step.tolerance, note, pace.word)
-            seen = seen if step.detail and seen else objective
-    assert seen is not None
+            seen = seen if step.detail else objective
+    # Agreement is that of whole images, whatever was solved by.
+    seen = seen or _objective(
+        replace(plan[-1], detail=0.0),
+        small,
+        scatter,
+        relative,
+        registrars,
+        state,
+        priors,
+        poses if held is None else held,
+    )
     places = [seen.camera(index, state)[1] for index in range(len(xrays))]
     return Settled(
         [[Pose(inverse(place @ pose)) for place in places] for pose in state.poses],

@@ -2,7 +2,8 @@
 
 Each is first registered alone, the rest of the image being what robust weights shut out. Jointly, each is then looked
 for again with the others rendered where they were found, so that bones that overlap no longer take each other's edges,
-and in the end all are solved for at once.
+and in the end all are solved for at once. Fine detail decides: soft tissue and bones that are not rendered (the hand)
+vary more smoothly than a bone's own edges, and without them several places along a shaft explain whole images alike.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from ..errors import InputError
 from ..geometry.pose import Pose
 from ..geometry.se3 import Array, inverse
 from . import starts as start_poses
-from .descent import FINISH, ISOLATED_PLAN, Background, Pace
+from .descent import FINISH, ISOLATED_PLAN, Background, Level, Pace
 from .joint import GeometryPriors
 from .register import Registrar, register
 from .relations import NOT_KNOWN, checked_relative, nominal_poses, relative_from_poses
@@ -32,6 +33,17 @@ if TYPE_CHECKING:
 
 # How often each structure is looked for again beside the others.
 _ROUNDS = 2
+# The levels of that: what whole images leave possible is told apart by ever finer detail. The noise of a CT rendered
+# sharply counts as change by the pose and shortens every step, most of all along a shaft: larger voxels come first.
+_BESIDE_PLAN = (
+    *ISOLATED_PLAN,
+    Level(128, 16, 2.0, 10, 4, detail=6.0),
+    Level(128, 16, 2.0, 14, 2, detail=2.0),
+    Level(128, 16, 0.75, 10, 1, detail=2.0),
+)
+# All at once, in the end, whole images being compared first where the geometry is to be found as well: it may be far off.
+_FINE = replace(FINISH, iterations=20, tolerance=1e-4)
+_ALL_PLAN = (replace(_FINE, voxel=2.0), _FINE)
 
 
 def register_structures(
@@ -120,22 +132,27 @@ def _together(
             # The given start comes first: it is what a bone in a single view is held near.
             candidates = np.concatenate([begun[name][None], around])
             found[name] = registrar.register(
-                xrays, candidates, relative=relative, background=rendered(rest, relative), cancel=pace.cancel
+                xrays,
+                candidates,
+                relative=relative,
+                plan=_BESIDE_PLAN,
+                background=rendered(rest, relative),
+                cancel=pace.cancel,
             )
             poses[name] = found[name].pose.ras_to_camera
-    stacked = np.stack([poses[name] for name in names])
+    exact = len(xrays) == 1 or geometry.exact
     settled = settle(
         xrays,
         relative,
         list(registrars.values()),
-        stacked,
+        np.stack([poses[name] for name in names]),
         geometry,
-        [ISOLATED_PLAN[-1], FINISH],
+        _ALL_PLAN if exact else (ISOLATED_PLAN[-1], *_ALL_PLAN),
         pace,
         len(ISOLATED_PLAN),
         np.stack(list(begun.values())),
     )
-    carms = settled.carms if len(xrays) > 1 and not geometry.exact else None
+    carms = None if exact else settled.carms
     return {
         name: replace(
             found[name],
