@@ -41,7 +41,7 @@ _BESIDE_PLAN = (
     Level(128, 16, 2.0, 14, 2, detail=2.0),
     Level(128, 16, 0.75, 10, 1, detail=2.0),
 )
-# All at once, in the end, whole images being compared first where the geometry is to be found as well: it may be far off.
+# All at once, in the end; whole images come first where the geometry is to be found as well, for it may be far off.
 _FINE = replace(FINISH, iterations=20, tolerance=1e-4)
 _ALL_PLAN = (replace(_FINE, voxel=2.0), _FINE)
 
