@@ -146,6 +146,11 @@ def test_rays_through_what_is_cut_off_carry_no_weight(small_ct):
         middle = np.array([[0.0, 0.0, CARM.source_to_detector]])
         weight = ray_weights(prisms, np.linalg.inv(grid.affine), moved[None], middle)
         assert weight[0, 0] == expected
+        # Asked for half of the rays at least, those that miss less than most are kept.
+        wide = CARM.detector_points(CARM.pixel_grid()[::101])
+        frame = np.linalg.inv(grid.affine)
+        strict, lenient = (ray_weights(prisms, frame, moved[None], wide, least) for least in (0.0, 0.5))
+        assert (lenient >= strict).all() and lenient.mean() > 0.4
 
 
 def test_rays_that_leave_through_a_cut_face_stay_evidence(small_ct):
@@ -226,8 +231,39 @@ def test_poses_that_hide_the_ct_do_not_rank_first(small_ct, projector):
     few = np.zeros_like(values)
     few[:, : 2 * patches.size] = 1
     noisy_but_whole = compare(values, None, np.ones_like(values)).score[0]
-    good_but_tiny = compare(noisy, None, few).score[0]
+    good_but_tiny = compare(np.where(few > 0, noisy, noisy[:, ::-1]), None, few).score[0]
     assert noisy_but_whole > good_but_tiny
+
+
+def test_patches_beyond_the_cuts_count_where_they_agree(small_ct, projector):
+    """No one knows how much anatomy a cut takes away; what agrees in spite of it is evidence, what does not is none."""
+    truth = _truth(small_ct, 2)
+    patches = Patches.tile(CARM.image_size, 16)
+    rendered = projector.project(CARM, truth.camera_to_ras, pixels=patches.pixels)[None]
+    other = projector.project(CARM, _truth(small_ct, 3).camera_to_ras, pixels=patches.pixels)[None]
+    compare = LocalCorrelation(rendered.reshape(patches.count, -1), np.ones((patches.count, patches.size)))
+    half = np.repeat(np.arange(patches.count) % 2, patches.size)[None].astype(np.float32)
+    seldom = half * np.repeat(np.arange(patches.count) % 16 == 1, patches.size)[None]
+    right, wrong = (compare(image, None, seldom) for image in (rendered, other))
+    everything = compare(rendered, None, None)
+    assert right.evidence[0] == pytest.approx(everything.evidence[0], rel=0.02)
+    assert wrong.evidence[0] < 0.5 * everything.evidence[0]
+    assert right.score[0] > 0.99 and wrong.score[0] < 0.9
+    # Where half of the image is known, it alone moves the pose, and all that agrees ranks it.
+    known = compare(rendered, None, half)
+    assert known.evidence[0] < 0.75 * everything.evidence[0]
+    assert known.score[0] > 0.99
+
+
+def test_a_pose_that_shows_next_to_nothing_is_not_better_than_a_poor_right_one(small_ct, projector):
+    truth = _truth(small_ct, 2)
+    patches = Patches.tile(CARM.image_size, 16)
+    rendered = projector.project(CARM, truth.camera_to_ras, pixels=patches.pixels)[None]
+    noisy = rendered + np.random.default_rng(0).normal(0, 0.6 * rendered.std(), rendered.shape)
+    compare = LocalCorrelation(noisy.reshape(patches.count, -1), np.ones((patches.count, patches.size)))
+    poor = compare(rendered, None, np.ones_like(rendered)).score[0]
+    hidden = compare(rendered[:, ::-1].copy(), None, np.full_like(rendered, 1e-6)).score[0]
+    assert poor > hidden + 0.02
 
 
 def test_two_views_settle_depth_together(small_ct, projector, registrar):

@@ -7,6 +7,9 @@ bounding box) extended outwards without end.
 That holds for faces seen from the side. Where rays leave through a cut face (a small scan of the pelvis, cut in front
 and behind) all of them miss some of the body, and what they miss is a layer that varies slowly over the image, which
 local correlation forgives; such faces take nothing away.
+
+How far the anatomy goes on is not known. Rays without weight are therefore compared all the same, and count where whole
+patches of them agree (see `similarity.LocalCorrelation`).
 """
 
 from __future__ import annotations
@@ -70,7 +73,7 @@ def cut_prisms(grid: AttenuationGrid) -> list[CutPrism]:
 
 
 def ray_weights(
-    prisms: list[CutPrism], ras_to_index: Array, camera_to_ras: Array, points: Array
+    prisms: list[CutPrism], ras_to_index: Array, camera_to_ras: Array, points: Array, least: float = 0.0
 ) -> NDArray[np.float32]:
     """Weight in [0, 1] of each ray from how much of it runs through missing anatomy.
 
@@ -79,6 +82,7 @@ def ray_weights(
         ras_to_index: (4, 4) of the same grid.
         camera_to_ras: (B, 4, 4).
         points: (N, 3) detector points in the camera frame, mm.
+        least: part of the rays that keep some weight at least, those that miss least; 0 for none.
 
     Returns:
         (B, N).
@@ -103,4 +107,8 @@ def ray_weights(
         cosine = np.abs(direction[..., prism.axis]) / (normal * length)
         aside = np.clip((_THROUGH - cosine) / (_THROUGH - _ASIDE), 0, 1)
         missing += np.maximum(far - near, 0) * aside
-    return np.clip(1 - missing * length / _TOLERANCE_MM, 0, 1)
+    missing *= length
+    tolerance = np.full((len(missing), 1), _TOLERANCE_MM, np.float32)
+    if least:
+        tolerance = np.maximum(tolerance, 2 * np.quantile(missing, least, axis=1, keepdims=True).astype(np.float32))
+    return np.clip(1 - missing / tolerance, 0, 1)

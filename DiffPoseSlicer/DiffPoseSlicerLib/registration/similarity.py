@@ -36,9 +36,17 @@ _OUTLIER = 3.0
 _RANKING_SCALE = 0.25
 # What a pixel that cannot be compared adds to the bounded misfit of a pose: a little, or poses that move the CT until
 # hardly anything is left to compare would rank first.
-_UNSEEN = 0.12
+_UNSEEN = 0.14
+# A pose that leaves less than this part of the image to compare is worth less and less: it cannot be told from chance.
+_LEAST_SEEN, _CHANCE = 0.25, 0.15
 # Rounds of weights from residuals and residuals from weights.
 _REWEIGHTINGS = 3
+# Patches whose rays miss anatomy beyond the CT's ends are believed as far as they agree all the same: from the first
+# of these correlations on, and wholly from the second. What the CT lacks is often little, and no one can say how much.
+_AGREE = (0.88, 0.96)
+# They move the pose only where the rest of the image is less than the second of these parts of it, wholly below the
+# first: what they lack pulls a little, and does no harm only where there is little else.
+_NEED = (0.2, 0.5)
 
 
 @dataclass(frozen=True)
@@ -223,10 +231,11 @@ class LocalCorrelation:
         """
         batch, (count, size) = len(moving), self.fixed.shape
         a = np.asarray(moving, np.float32).reshape(batch, count, size)
-        base = np.broadcast_to(self.mask, a.shape) if extra is None else self.mask * extra.reshape(a.shape)
-        base = base + np.float32(1e-6)
         spread = a.reshape(batch, -1).std(1)[:, None, None] + np.float32(1e-9)
         flat = (_FLAT * spread) ** 2, np.float32((_FLAT * self.contrast) ** 2)
+        shown = base = np.broadcast_to(self.mask + np.float32(1e-6), a.shape)
+        if extra is not None:
+            shown, base = self._believed(a, extra.reshape(a.shape), flat)
 
         weight, judged = base, None
         if held is not None:
@@ -238,20 +247,12 @@ class LocalCorrelation:
                 weight = self._robust(base, _Compared(a, self.fixed, weight, *flat).residual)
         now = _Compared(a, self.fixed, weight, *flat)
 
-        # A patch counts by its contrast over noise, free of the image's scale, and by how much of it may be seen.
-        seen = base.sum(-1, keepdims=True)
-        importance = self._signal * np.minimum(seen / (0.3 * size), 1) * size  # (B, P, 1)
         gate = None
         if self.isolated:
             # Where the structure is seen at the start: patches it leaves must count, or it would leave them all.
             gate = held.gate if held is not None else np.minimum(np.sqrt(now.variance) / (_FULL_CONTRAST * spread), 1)
-            importance = importance * gate
+        seen, importance = self._importance(base, gate)
         evidence = importance.sum((1, 2))
-        unseen = 0.0
-        if extra is not None:
-            everything = np.minimum((self.mask.sum(-1, keepdims=True) + 1e-6) / (0.3 * size), 1)
-            everything = float((self._signal * everything).sum()) * size
-            unseen = np.clip(1 - evidence / max(everything, 1e-9), 0, 1)
         share = importance / np.maximum(evidence, 1e-9)[:, None, None]
         # A patch weighs in as a whole by the part of its pixels that still has a say.
         kept = share * now.total / seen
@@ -266,7 +267,7 @@ class LocalCorrelation:
             cost if judged is None else judged,
             cost,
             (share * correlation).sum((1, 2)).astype(float),
-            1 - (1 - unseen) * _bounded(now.residual, base, share, seen) - unseen * _UNSEEN,
+            self._score(now.residual, shown, gate, extra is not None),
             gradient,
             matrix,
             [Weights(weight, share, seen, gate)],
@@ -296,6 +297,38 @@ class LocalCorrelation:
             gradient[0].astype(float),
             matrix[0].astype(float),
         )
+
+    def _believed(self, a: Float, extra: Float, flat: tuple[Float, np.floating]) -> tuple[Float, Float]:
+        """Weights (B, P, K) of the pixels that may be compared when poses are ranked, and when they are moved."""
+        visible = self.mask * extra + np.float32(1e-6)
+        if not self.robust or self.isolated or not (extra < 1).any():
+            return visible, visible
+        whole = np.broadcast_to(self.mask + np.float32(1e-6), a.shape)
+        seen = _Compared(a, self.fixed, whole, *flat)
+        correlation = (whole * seen.a * seen.f).sum(-1, keepdims=True) / seen.total
+        attainable = np.sqrt(1 - np.float32(0.99) * self._noise_part)
+        agrees = _ramp(correlation / attainable, *_AGREE)
+        signal = self.mask * self._signal
+        known = (signal * extra).sum((1, 2), keepdims=True) / np.maximum(signal.sum(), np.float32(1e-9))
+        more = self.mask * (1 - extra) * agrees
+        return visible + more, visible + more * (1 - _ramp(known, *_NEED))
+
+    def _importance(self, base: Float, gate: Float | None) -> tuple[Float, Float]:
+        """Pixels that may be seen in each patch, and what it counts: by its contrast over noise, free of the image's
+        scale, and by how much of it may be seen. Both (B, P, 1)."""
+        seen, size = base.sum(-1, keepdims=True), base.shape[-1]
+        importance = self._signal * np.minimum(seen / (0.3 * size), 1) * size
+        return seen, importance if gate is None else importance * gate
+
+    def _score(self, residual: Float, base: Float, gate: Float | None, hides: bool) -> NDArray[np.float64]:
+        """See `Terms.score`; `hides` says whether the pose decides what may be compared."""
+        seen, importance = self._importance(base, gate)
+        evidence = importance.sum((1, 2))
+        misfit = _bounded(residual, base, importance / np.maximum(evidence, 1e-9)[:, None, None], seen)
+        everything = self._importance(self.mask + np.float32(1e-6), None)[1].sum()
+        unseen = np.clip(1 - evidence / max(float(everything), 1e-9), 0, 1) if hides else np.zeros(len(misfit))
+        chance = np.maximum(unseen - (1 - _LEAST_SEEN), 0) * (_CHANCE / _LEAST_SEEN)
+        return 1 - (1 - unseen) * misfit - unseen * _UNSEEN - chance
 
     def _robust(self, base: Float, residual: Float) -> Float:
         """Geman-McClure weights of residuals by their own robust scale, per pose."""
@@ -398,6 +431,11 @@ def _residual_scale(residual: Float, base: Float) -> NDArray[np.float64]:
     flat, counts = np.abs(residual).reshape(len(residual), -1), base.reshape(len(residual), -1) > 0.5
     scale = [np.median(f[c]) if c.any() else 1.0 for f, c in zip(flat, counts, strict=True)]
     return np.maximum(1.4826 * np.asarray(scale, float), _SMALLEST_SCALE)
+
+
+def _ramp(x: Float, low: float, high: float) -> Float:
+    """0 below `low`, 1 above `high`, straight between."""
+    return np.clip((x - np.float32(low)) / np.float32(high - low), 0, 1)
 
 
 def _outer(x: Float) -> Float:

@@ -216,7 +216,9 @@ class RigidObjective:
     def _missing(self, view: View, camera_to_ras: Array) -> NDArray[np.float32] | None:
         if not self._prisms:
             return None
-        return ray_weights(self._prisms, self._prism_frame, camera_to_ras, view.points)
+        # Where all starts are still far off nothing agrees yet: the half that misses least is compared.
+        least = 0.5 if not view.correlation.robust else 0.0
+        return ray_weights(self._prisms, self._prism_frame, camera_to_ras, view.points, least)
 
     def _view_terms(self, index: int, ras_to_camera: Array, held: Weights | None) -> Terms:
         view = self.views[index]
