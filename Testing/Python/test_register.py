@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,6 +19,8 @@ from DiffPoseSlicerLib.registration.descent import PLAN
 from DiffPoseSlicerLib.registration.evidence import cut_prisms, ray_weights
 from DiffPoseSlicerLib.registration.intensity import Scatter, smooth
 from DiffPoseSlicerLib.registration.register import Registrar, register
+from DiffPoseSlicerLib.registration.result import Trust
+from DiffPoseSlicerLib.registration.search import search as search_a_view
 from DiffPoseSlicerLib.registration.similarity import LocalCorrelation, Patches, Terms, Weights
 from DiffPoseSlicerLib.registration.solver import solve
 from DiffPoseSlicerLib.registration.starts import search
@@ -218,6 +221,25 @@ def test_a_doubtful_search_looks_again_at_starts_not_tried_yet():
     again = search(np.eye(4), np.zeros(3), 10, 45, 75, skip=10)
     whole = search(np.eye(4), np.zeros(3), 20, 45, 75)
     np.testing.assert_allclose(np.concatenate([first, again]), whole)
+
+
+@pytest.mark.parametrize(("trusted", "looks"), [(True, [32]), (False, [32, 16])])
+def test_a_search_that_is_not_trusted_looks_again_at_quarters_of_the_image(trusted: bool, looks: list[int]):
+    class Recording:
+        isolated, center = False, np.zeros(3)
+
+        def __init__(self) -> None:
+            self.patches: list[int] = []
+
+        def register(self, xrays, candidates, *, plan=PLAN, **settings):
+            self.patches.append(plan[0].patch)
+            best = SimpleNamespace(similarity=0.96 + 0.01 * len(self.patches))
+            return SimpleNamespace(hypotheses=[best], trust=Trust(trusted, float(trusted), ()))
+
+    registrar = Recording()
+    best = search_a_view(registrar, [], [Pose(np.eye(4))], 45, 75, None)
+    assert registrar.patches == looks
+    assert best.hypotheses[0].similarity == pytest.approx(0.96 + 0.01 * len(looks))
 
 
 def test_poses_that_hide_the_ct_do_not_rank_first(small_ct, projector):

@@ -20,8 +20,12 @@ if TYPE_CHECKING:
 
 # Starts over a view's range, and of a second look where the first ended in a poor fit.
 COUNT, AGAIN = 192, 384
-# Agreement of all pixels (see `similarity.Terms.score`) below which a second look is taken.
+# Agreement of all pixels (see `similarity.Terms.score`) below which a second look is taken; a search takes one wherever
+# its result is not trusted.
 DOUBTFUL = 0.93
+# The second look compares quarters of the image at the coarsest level: what leads the whole image astray seldom leads
+# its quarters there too.
+_QUARTERS = (replace(CAREFUL_PLAN[0], patch=CAREFUL_PLAN[0].pixels // 2), *CAREFUL_PLAN[1:])
 # As many distinct minima of several views are reported.
 _MOST = 8
 
@@ -35,7 +39,7 @@ def search(
     budget: float | None,
     **settings: Any,
 ) -> RegistrationResult:
-    """The best of the searches around each nominal pose, with a second look where it fits poorly and time is given.
+    """The best of the searches around each nominal pose, with a second look where it is in doubt and time is given.
 
     Args:
         nominals: of each view, one or several.
@@ -51,8 +55,8 @@ def search(
 
     found = [run(nominal, COUNT, 0) for nominal in nominals]
     best = max(found, key=_score)
-    if budget is None and not registrar.isolated and _score(best) < DOUBTFUL:
-        found += [run(nominal, AGAIN, COUNT, plan=CAREFUL_PLAN) for nominal in nominals]
+    if budget is None and not registrar.isolated and (_score(best) < DOUBTFUL or not best.trust.trusted):
+        found += [run(nominal, AGAIN, COUNT, plan=_QUARTERS) for nominal in nominals]
         best = max(found, key=_score)
     return best if len(nominals) == 1 else replace(best, hypotheses=_of_all(found, registrar.center))
 
