@@ -68,6 +68,13 @@ def wrist(folder: Path, picture: Path, starts: int = 0) -> dict[str, Any]:
         name: {bone: result.similarities for bone, result in row.items()} for name, row in rows.items()
     }
     for view, xray in enumerate(xrays):
+        one = register(bones["radius"], xray, begun[view], registrar=registrars["radius"])
+        off = mrpd(one.pose, joint["radius"].poses[view], points["radius"], xray.carm)
+        found[f"camera {cameras[view]}, radius without the ulna"] = {"similarity": one.similarities[0], "ownView": off}
+        print(
+            f"wrist       camera {cameras[view]}, radius without the ulna: NCC {one.similarities[0]:.2f}, from the joint "
+            f"fit: mRPD {off:.2f} mm in its own view"
+        )
         single = register_structures(registrars, xray, {bone: poses[view] for bone, poses in first.items()})
         for bone, result in single.items():
             other = Pose(inverse(relative[1 - view] @ inverse(relative[view]) @ result.pose.ras_to_camera))
@@ -84,14 +91,14 @@ def wrist(folder: Path, picture: Path, starts: int = 0) -> dict[str, Any]:
                 f"mTRE {row['mtre']:.2f} mm"
             )
         if starts:
-            found[f"camera {cameras[view]}, starts"] = off = _farther(
+            found[f"camera {cameras[view]}, starts"] = farther = _farther(
                 registrars,
                 xray,
                 {bone: poses[view] for bone, poses in first.items()},
                 starts,
                 lambda bone, pose, view=view, xray=xray: mrpd(pose, joint[bone].poses[view], points[bone], xray.carm),
             )
-            for bone, errors in off.items():
+            for bone, errors in farther.items():
                 near = [sum(error < limit for error in errors) for limit in (0.5, 1.0)]
                 print(
                     f"wrist       camera {cameras[view]} alone, {bone:6} from {starts} starts farther off: {near[0]} "

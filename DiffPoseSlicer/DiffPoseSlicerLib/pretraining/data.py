@@ -74,16 +74,12 @@ class Source:
             images, lit = form(paths, self._effects(effects, on_device), self.carm, static, torch)
             keep = lit | ~on_device(fill)[:, None, None]
             keep = keep if inside is None else keep & on_device(inside)
-            images = torch.where(keep, images, _mean(images, keep))
+            images = filled(images, keep)
         return images, torch.from_numpy(offsets.astype(np.float32)).to(self.device)
 
     def _effects(self, effects: Effects, convert: Any) -> Effects:
         """This process's part of the effects, as arrays of another kind."""
         return Effects(**{f.name: convert(getattr(effects, f.name)[self._part]) for f in fields(effects)})
-
-
-def _mean(images: Any, lit: Any) -> Any:
-    return ((images * lit).sum((1, 2)) / lit.sum((1, 2)))[:, None, None]
 
 
 class Prefetch:

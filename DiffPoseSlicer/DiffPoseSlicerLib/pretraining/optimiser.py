@@ -15,13 +15,14 @@ from torch import Tensor
 NAMES = ("muon", "adamw")
 # Muon's rate is this many times AdamW's, and its weight decay is its own: its steps have a size of their own.
 MUON_RATE, MUON_DECAY, MOMENTUM = 10.0, 0.05, 0.95
-BETAS, EPSILON = (0.9, 0.99), 1e-8
 # Newton-Schulz iteration with Jordan's coefficients: five rounds bring all singular values near 1.
 _COEFFICIENTS, _ROUNDS = (3.4445, -4.7750, 2.0315), 5
 
 
-class Muon(torch.optim.Optimizer):
-    """Muon for parameters of four dimensions, AdamW for the others; with `name` "adamw", AdamW for all.
+class Muon(torch.optim.AdamW):
+    """Muon for parameters of four dimensions, torch's AdamW for the others; with `name` "adamw", AdamW for all.
+
+    torch's own Muon (from 2.9 on) takes matrices only, and the oldest torch that is supported has none.
 
     Args:
         parameters: The network's.
@@ -37,54 +38,33 @@ class Muon(torch.optim.Optimizer):
         for parameter in parameters:
             chosen[name == "muon" and parameter.ndim == 4].append(parameter)
         groups = [{"params": kept, "muon": muon} for muon, kept in chosen.items() if kept]
-        super().__init__(groups, {"lr": rate, "decay": decay})
+        super().__init__(groups, rate, betas=(0.9, 0.99), weight_decay=decay, foreach=True)
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         """One step along the gradients there are."""
+        moved: list[tuple[Tensor, Tensor]] = []
         for group in self.param_groups:
-            parameters = [p for p in group["params"] if p.grad is not None]
-            if group["muon"]:
-                self._muon(parameters, group["lr"] * MUON_RATE)
-            else:
-                self._adamw(parameters, group["lr"], group["decay"])
+            for parameter in group["params"] if group["muon"] else ():
+                if parameter.grad is not None:
+                    self._muon(parameter, parameter.grad, group["lr"] * MUON_RATE)
+                    moved.append((parameter, parameter.grad))
+                    parameter.grad = None  # AdamW passes over what has none
+        super().step()
+        for parameter, gradient in moved:
+            parameter.grad = gradient
 
-    def _muon(self, parameters: list[Tensor], rate: float) -> None:
-        for parameter in parameters:
-            gradient, state = parameter.grad, self.state[parameter]
-            assert gradient is not None
-            momentum = state.setdefault("momentum", torch.zeros_like(parameter))
-            momentum.lerp_(gradient, 1 - MOMENTUM)
-            ahead = gradient.lerp(momentum, MOMENTUM)
-            step = orthogonal(ahead.reshape(len(ahead), -1))
-            # Tall matrices move fewer inputs than they have outputs: longer steps keep the outputs' change alike.
-            stretch = max(1.0, step.shape[0] / step.shape[1]) ** 0.5
-            parameter.mul_(1 - rate * MUON_DECAY).add_(step.reshape(parameter.shape), alpha=-rate * stretch)
-
-    def _adamw(self, parameters: list[Tensor], rate: float, decay: float) -> None:
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        for parameter in parameters:
-            if not self.state[parameter]:
-                self.state[parameter] |= {
-                    "step": torch.zeros((), dtype=torch.float32),
-                    "mean": torch.zeros_like(parameter),
-                    "square": torch.zeros_like(parameter),
-                }
-        states = [self.state[p] for p in parameters]
-        if not states:
-            return
-        for state in states:
-            state["step"] += 1
-        count = float(states[0]["step"])
-        means, squares = [s["mean"] for s in states], [s["square"] for s in states]
-        torch._foreach_lerp_(means, gradients, 1 - BETAS[0])
-        torch._foreach_mul_(squares, BETAS[1])
-        torch._foreach_addcmul_(squares, gradients, gradients, 1 - BETAS[1])
-        scale = torch._foreach_sqrt(squares)
-        torch._foreach_div_(scale, (1 - BETAS[1] ** count) ** 0.5)
-        torch._foreach_add_(scale, EPSILON)
-        torch._foreach_mul_(parameters, 1 - rate * decay)
-        torch._foreach_addcdiv_(parameters, means, scale, -rate / (1 - BETAS[0] ** count))
+    def _muon(self, parameter: Tensor, gradient: Tensor, rate: float) -> None:
+        # torch's AdamW wants a count of steps in every parameter's state that it loads.
+        state = self.state[parameter]
+        if not state:
+            state |= {"step": torch.zeros(()), "momentum": torch.zeros_like(parameter)}
+        state["step"] += 1
+        momentum = state["momentum"].lerp_(gradient, 1 - MOMENTUM)
+        step = orthogonal(gradient.lerp(momentum, MOMENTUM).reshape(len(gradient), -1))
+        # Tall matrices move fewer inputs than they have outputs: longer steps keep the outputs' change alike.
+        stretch = max(1.0, step.shape[0] / step.shape[1]) ** 0.5
+        parameter.mul_(1 - rate * MUON_DECAY).add_(step.reshape(parameter.shape), alpha=-rate * stretch)
 
 
 def orthogonal(matrix: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ Frames: turns R (3, 3) act in the camera frame, x' = R x, both with the source a
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -90,10 +92,12 @@ def turned_images(xray: XrayImage, carm: CArm, turns: Array) -> NDArray[np.float
     return filled(images, share > 0.5)
 
 
-def filled(images: NDArray[np.float32], seen: NDArray[np.bool_]) -> NDArray[np.float32]:
-    """Images (n, rows, columns) with the mean of what is seen where nothing is."""
-    mean = (images * seen).sum((1, 2)) / np.maximum(seen.sum((1, 2)), 1)
-    return np.where(seen, images, mean[:, None, None]).astype(np.float32)
+def filled(images: Any, seen: Any) -> Any:
+    """Images (n, rows, columns), numpy or torch, with the mean of what is seen where nothing is."""
+    mean = ((images * seen).sum((1, 2)) / seen.sum((1, 2)).clip(1))[:, None, None]
+    if isinstance(images, np.ndarray):
+        return np.where(seen, images, mean).astype(np.float32, copy=False)
+    return images.where(seen, mean)
 
 
 def _sources(turns: Array, carm: CArm) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

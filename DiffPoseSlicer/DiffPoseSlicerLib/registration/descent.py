@@ -79,12 +79,22 @@ FINISH = Level(128, 16, 0.75, 6, 1, detail=2.0)
 # What is left after that is how 128 pixels average: 0.05 to 0.2 mm along the beam. An image with less noise than this,
 # in units of attenuation, tells better at more pixels: one that was rendered, or the mean of many frames.
 FINEST, _QUIET = Level(320, 16, 0.75, 3, 1, detail=2.0), 0.004
-# One bone among others: the whole image at low resolution says little about it, so start finer and robust.
+# One bone among others: the whole image at low resolution says little about it, so start finer and robust. Soft tissue
+# and bones that are not rendered vary more smoothly than a bone's own edges: what whole images leave possible is told
+# apart by ever finer detail. The noise of a CT rendered sharply counts as change by the pose and shortens every step,
+# most of all along a shaft: larger voxels come first.
 ISOLATED_PLAN = (
     Level(64, 16, 1.25, 20, 6),
     Level(128, 16, 1.25, 15, 3),
     Level(128, 16, 0.75, 10, 2),
+    Level(128, 16, 2.0, 10, 4, detail=6.0),
+    Level(128, 16, 2.0, 14, 2, detail=2.0),
+    Level(128, 16, 0.75, 10, 1, detail=2.0),
 )
+# All bones, or all views, at once in the end. Whole images come first where the geometry is to be found as well, for it
+# may be far off.
+ISOLATED_FINISH = tuple(replace(FINISH, iterations=20, tolerance=1e-4, voxel=voxel) for voxel in (2.0, 0.75))
+ISOLATED_GEOMETRY = (ISOLATED_PLAN[2], *ISOLATED_FINISH)
 Background = Callable[[int, "CArm", Array, float], NDArray[np.float32]]
 # Two solutions closer than this (mm, rotations at the lever) are one; minima reported lie farther apart.
 _SAME_MM, DISTINCT_MM = 6.0, 15.0
@@ -195,6 +205,7 @@ class Descent:
         poses = np.array(candidates, float)
         depth = float(np.median(poses[:, 2, :3] @ self.center + poses[:, 2, 3]))
         minima: list[tuple[Array, float]] = []  # poses, and how much less they agree than the best of their level
+        whole: RigidObjective | None = None
         for number, level in enumerate(self.plan):
             small = [reduced(xray, level.pixels) for xray in self.xrays]
             objective = self._objective(level, small, depth)
@@ -216,6 +227,8 @@ class Descent:
             misfit = 1 - solution.terms.score[order]
             poses = solution.ras_to_camera[np.array(order)[misfit <= level.margin * misfit[0]]]
             last, row = solution, order[0]
+            # Agreement is that of whole images, whatever is solved by.
+            whole = whole if level.detail and whole else objective
             if self.pace.word() == "budget":
                 break
         best, final = last.ras_to_camera[row], float(last.terms.score[row])
@@ -225,9 +238,10 @@ class Descent:
                 last, row = self._solve(number, level, detail, best[None]), 0
                 best = last.ras_to_camera[0]
                 minima[0] = best, 0.0
+        assert whole is not None  # a plan has a level
         return Found(
             best,
-            objective.correlations(best),
+            whole.correlations(best),
             _covariance(last.terms, row),
             [
                 (pose, final - less)

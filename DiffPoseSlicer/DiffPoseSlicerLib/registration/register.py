@@ -18,7 +18,7 @@ from ..geometry.coordinates import transform_points
 from ..geometry.pose import VIEWS, Pose
 from ..geometry.se3 import Array, inverse
 from . import starts as start_poses
-from .descent import CAREFUL_PLAN, FINISH, ISOLATED_PLAN, PLAN, Background, Descent, Level, Pace
+from .descent import CAREFUL_PLAN, FINISH, ISOLATED_GEOMETRY, ISOLATED_PLAN, PLAN, Background, Descent, Level, Pace
 from .evidence import CutPrism, cut_prisms
 from .joint import GeometryPriors
 from .orientation import orientation_warnings
@@ -168,7 +168,7 @@ class Registrar:
         poses, similarities, covariance = poses_of_views(best, others), found.similarities, found.covariance
         carms, minima = None, found.minima
         if len(xrays) > 1 and geometry is not None and not geometry.exact and run.pace.word() != "budget":
-            last = [*plan[-2:], *([finish] if finish else [])]
+            last = ISOLATED_GEOMETRY if self.isolated else [*plan[-2:], *([finish] if finish else [])]
             settled = settle(given, others, [self], best[None], geometry, last, run.pace, len(plan) + 1)
             poses, carms, covariance = settled.poses[0], settled.carms, settled.covariances[0]
             similarities = settled.similarities[0].tolist()

@@ -77,6 +77,11 @@ def settle(
         xrays = [window(x, corners, np.asarray(other)[None]) for x, other in zip(xrays, relative, strict=True)]
     scatter, first = [Scatter() for _ in xrays], True
     seen: JointObjective | None = None
+
+    def at(step: Level, small: Sequence[XrayImage]) -> JointObjective:
+        near = poses if held is None else held
+        return _objective(step, small, scatter, relative, registrars, state, priors, near)
+
     for number, step in enumerate(plan, level):
         small = [reduced(xray, step.pixels) for xray in xrays]
 
@@ -91,22 +96,11 @@ def settle(
                     for n, (image, before) in enumerate(zip(small, scatter, strict=True))
                 ]
                 first = False
-            objective = _objective(
-                step, small, scatter, relative, registrars, state, priors, poses if held is None else held
-            )
+            objective = at(step, small)
             state, terms, reason = solve_jointly(objective, state, step.iterations, step.tolerance, note, pace.word)
             seen = seen if step.detail else objective
     # Agreement is that of whole images, whatever was solved by.
-    seen = seen or _objective(
-        replace(plan[-1], detail=0.0),
-        small,
-        scatter,
-        relative,
-        registrars,
-        state,
-        priors,
-        poses if held is None else held,
-    )
+    seen = seen or at(replace(plan[-1], detail=0.0), small)
     places = [seen.camera(index, state)[1] for index in range(len(xrays))]
     return Settled(
         [[Pose(inverse(place @ pose)) for place in places] for pose in state.poses],

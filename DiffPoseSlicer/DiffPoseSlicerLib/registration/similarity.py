@@ -37,8 +37,6 @@ _RANKING_SCALE = 0.25
 # What a pixel that cannot be compared adds to the bounded misfit of a pose: a little, or poses that move the CT until
 # hardly anything is left to compare would rank first.
 _UNSEEN = 0.14
-# A single structure shows in a part of the image only, and is held near its start: less, and never called chance.
-_UNSEEN_ALONE = 0.12
 # A pose that leaves less than this part of the image to compare is worth less and less: it cannot be told from chance.
 _LEAST_SEEN, _CHANCE = 0.25, 0.15
 # Rounds of weights from residuals and residuals from weights.
@@ -327,10 +325,10 @@ class LocalCorrelation:
         seen, importance = self._importance(base, gate)
         evidence = importance.sum((1, 2))
         misfit = _bounded(residual, base, importance / np.maximum(evidence, 1e-9)[:, None, None], seen)
-        everything = self._importance(self.mask + np.float32(1e-6), None)[1].sum()
-        unseen = np.clip(1 - evidence / max(float(everything), 1e-9), 0, 1) if hides else np.zeros(len(misfit))
-        if self.isolated:
-            return 1 - (1 - unseen) * misfit - unseen * _UNSEEN_ALONE
+        # Of a single structure, what is hidden where it shows.
+        whole = np.broadcast_to(self.mask + np.float32(1e-6), base.shape)
+        everything = self._importance(whole, gate)[1].sum((1, 2))
+        unseen = np.clip(1 - evidence / np.maximum(everything, 1e-9), 0, 1) if hides else np.zeros(len(misfit))
         chance = np.maximum(unseen - (1 - _LEAST_SEEN), 0) * (_CHANCE / _LEAST_SEEN)
         return 1 - (1 - unseen) * misfit - unseen * _UNSEEN - chance
 

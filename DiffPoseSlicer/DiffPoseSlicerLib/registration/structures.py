@@ -19,7 +19,7 @@ from ..errors import InputError
 from ..geometry.pose import Pose
 from ..geometry.se3 import Array, inverse
 from . import starts as start_poses
-from .descent import FINISH, ISOLATED_PLAN, Background, Level, Pace
+from .descent import ISOLATED_FINISH, ISOLATED_GEOMETRY, ISOLATED_PLAN, Background, Pace
 from .joint import GeometryPriors
 from .register import Registrar, register
 from .relations import NOT_KNOWN, checked_relative, nominal_poses, relative_from_poses
@@ -33,17 +33,6 @@ if TYPE_CHECKING:
 
 # How often each structure is looked for again beside the others.
 _ROUNDS = 2
-# The levels of that: what whole images leave possible is told apart by ever finer detail. The noise of a CT rendered
-# sharply counts as change by the pose and shortens every step, most of all along a shaft: larger voxels come first.
-_BESIDE_PLAN = (
-    *ISOLATED_PLAN,
-    Level(128, 16, 2.0, 10, 4, detail=6.0),
-    Level(128, 16, 2.0, 14, 2, detail=2.0),
-    Level(128, 16, 0.75, 10, 1, detail=2.0),
-)
-# All at once, in the end; whole images come first where the geometry is to be found as well, for it may be far off.
-_FINE = replace(FINISH, iterations=20, tolerance=1e-4)
-_ALL_PLAN = (replace(_FINE, voxel=2.0), _FINE)
 
 
 def register_structures(
@@ -135,7 +124,6 @@ def _together(
                 xrays,
                 candidates,
                 relative=relative,
-                plan=_BESIDE_PLAN,
                 background=rendered(rest, relative),
                 cancel=pace.cancel,
             )
@@ -147,7 +135,7 @@ def _together(
         list(registrars.values()),
         np.stack([poses[name] for name in names]),
         geometry,
-        _ALL_PLAN if exact else (ISOLATED_PLAN[-1], *_ALL_PLAN),
+        ISOLATED_FINISH if exact else ISOLATED_GEOMETRY,
         pace,
         len(ISOLATED_PLAN),
         np.stack(list(begun.values())),
