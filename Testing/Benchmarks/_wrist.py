@@ -72,8 +72,8 @@ def wrist(folder: Path, picture: Path, starts: int = 0) -> dict[str, Any]:
         off = mrpd(one.pose, joint["radius"].poses[view], points["radius"], xray.carm)
         found[f"camera {cameras[view]}, radius without the ulna"] = {"similarity": one.similarities[0], "ownView": off}
         print(
-            f"wrist       camera {cameras[view]}, radius without the ulna: NCC {one.similarities[0]:.2f}, from the joint "
-            f"fit: mRPD {off:.2f} mm in its own view"
+            f"wrist       camera {cameras[view]}, radius without the ulna: NCC {one.similarities[0]:.2f}, from the "
+            f"joint fit: mRPD {off:.2f} mm in its own view"
         )
         single = register_structures(registrars, xray, {bone: poses[view] for bone, poses in first.items()})
         for bone, result in single.items():

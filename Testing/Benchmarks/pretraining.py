@@ -2,7 +2,7 @@
 
     python3 Testing/run.py bench pretraining [--do images train certify try report] [--cts chest chest-metal]
         [--presets quick standard paper warm] [--seeds 0 1 2] [--sets plain cluttered polyenergetic] [--cases 200]
-        [--no-certificate] [--anew]
+        [--no-certificate] [--settings optimiser=adamw second_looks=0 ... --out out/variant] [--anew]
 
 Every training and every trial is a piece: what is done already is kept in out/bench/pretraining and not done again, so
 pieces can run one at a time (a training wants the whole machine, a trial does not) and a killed run is gone on with.
@@ -70,6 +70,9 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--cases", type=int, default=200, help="images a CT and set")
     parser.add_argument("--time-scale", type=float, default=1.0, help="factor on all presets' seconds")
     parser.add_argument("--no-certificate", action="store_true", help="train only; the report then has none")
+    parser.add_argument(
+        "--settings", nargs="+", default=[], metavar="NAME=VALUE", help="a variant; give it its own --out"
+    )
     parser.add_argument("--anew", action="store_true", help="do pieces again that are done")
     parser.add_argument("--out", type=Path, default=Path("out/bench/pretraining"))
     options = parser.parse_args(argv)
@@ -85,7 +88,7 @@ def main(argv: list[str]) -> int:
                 if "train" in options.do:
                     train(name, ct, preset, seed, folder, options)
                 if "certify" in options.do:
-                    recertify(ct, preset, seed, folder)
+                    recertify(ct, seed, folder, settings_of(preset, options))
                 for kind in options.sets if "try" in options.do else ():
                     try_model(ct, preset, kind, folder, options)
     if "report" in options.do:
@@ -93,12 +96,29 @@ def main(argv: list[str]) -> int:
     return 0
 
 
-def settings_of(preset: str, scale: float) -> Settings:
-    """A preset's settings; "paper" takes as long as "quick" may."""
+def settings_of(preset: str, options: argparse.Namespace) -> Settings:
+    """A preset's settings as the command line changes them; "paper" takes as long as "quick" may."""
     settings = preset_named("quick" if preset == "warm" else preset)
     if preset == "paper":
         settings = replace(settings, seconds=preset_named("quick").seconds)
-    return replace(settings, seconds=settings.seconds * scale, certify_seconds=settings.certify_seconds * scale)
+    scale = options.time_scale
+    settings = replace(settings, seconds=settings.seconds * scale, certify_seconds=settings.certify_seconds * scale)
+    if options.no_certificate:
+        settings = replace(settings, cases=0)
+    changes = {name: _value(text) for name, _, text in (entry.partition("=") for entry in options.settings)}
+    unknown = changes.keys() - settings.to_json().keys()
+    if unknown:
+        raise SystemExit(
+            f"There is no setting {', '.join(sorted(unknown))}; there are {', '.join(settings.to_json())}."
+        )
+    return Settings.from_json(settings.to_json() | changes)
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:  # a word
+        return text
 
 
 def train(name: str, ct: CTVolume, preset: str, seed: int, folder: Path, options: argparse.Namespace) -> None:
@@ -109,9 +129,7 @@ def train(name: str, ct: CTVolume, preset: str, seed: int, folder: Path, options
     shutil.rmtree(folder, ignore_errors=True)
     for old in folder.parent.glob(f"{folder.name}.*.json"):
         old.unlink()
-    settings = settings_of(preset, options.time_scale)
-    if options.no_certificate:
-        settings = replace(settings, cases=0)
+    settings = settings_of(preset, options)
     began, cpu = time.perf_counter(), time.process_time()
     model = pretrain(
         shortened(ct),
@@ -153,9 +171,9 @@ def brief(certificate: dict[str, Any]) -> dict[str, Any]:
     return {key: certificate.get(key) for key in kept}
 
 
-def recertify(ct: CTVolume, preset: str, seed: int, folder: Path) -> None:
+def recertify(ct: CTVolume, seed: int, folder: Path, settings: Settings) -> None:
     """Make the certificate of a trained model by itself."""
-    piece, settings = folder.with_suffix(".train.json"), settings_of(preset, 1.0)
+    piece = folder.with_suffix(".train.json")
     row = json.loads(piece.read_text())
     began = time.perf_counter()
     made = certify(folder, shortened(ct), cases=settings.cases, seconds=settings.certify_seconds, seed=seed)
