@@ -242,6 +242,18 @@ def test_a_search_that_is_not_trusted_looks_again_at_quarters_of_the_image(trust
     assert best.hypotheses[0].similarity == pytest.approx(0.96 + 0.01 * len(looks))
 
 
+def test_a_model_that_guesses_wrong_is_helped_by_a_search_of_its_range(small_ct, projector, registrar):
+    truth, nominal = _truth(small_ct, 3), Pose.about(view_rotation("AP"), small_ct.center, CARM)
+    elsewhere = Pose.about(view_rotation("PA"), small_ct.center, CARM)
+    model = SimpleNamespace(
+        hypotheses=lambda xray: [elsewhere], nominal=nominal, rotation=np.full(3, 30.0), translation=np.full(3, 60.0)
+    )
+    result = register(small_ct, _xray(projector, truth), model, registrar=registrar)
+    assert mtre(result.pose, truth, default_points(small_ct.center)) < 1
+    assert result.start == "model"
+    np.testing.assert_allclose(result.c0, nominal.camera_to_ras)
+
+
 def test_poses_that_hide_the_ct_do_not_rank_first(small_ct, projector):
     """With all but a few pixels unseen a chance agreement is easy; it must not beat a good one of the whole image."""
     truth = _truth(small_ct, 5)

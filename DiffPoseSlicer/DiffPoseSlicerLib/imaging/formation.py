@@ -104,8 +104,8 @@ def _draw_collimator(rng: np.random.Generator, n: int, extent: NDArray, used: ND
     """Openings that leave at least half of the image's width and height in view."""
     half = rng.uniform(0.55, 1.0, (n, 2)) * extent / 2
     disc = rng.random(n) < 0.4
-    half[disc] = (rng.uniform(0.8, 1.15, (int(disc.sum()), 1)) * extent.min() / 2).repeat(2, 1)
-    center = rng.uniform(-0.15, 0.15, (n, 2)) * extent * ~disc[:, None]
+    half[disc] = (rng.uniform(0.65, 1.1, (int(disc.sum()), 1)) * extent.min() / 2).repeat(2, 1)
+    center = rng.uniform(-0.15, 0.15, (n, 2)) * extent * np.where(disc, 0.5, 1.0)[:, None]
     half[~used] = np.inf
     corner = np.where(disc, 2.0, 20.0)
     return np.column_stack([center, half, corner, rng.normal(0, 0.15, n)])

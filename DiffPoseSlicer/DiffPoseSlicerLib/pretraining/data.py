@@ -49,8 +49,9 @@ class Source:
         offsets = sample_offsets(rng, n, self.task.rotation, self.task.translation, self.task.carm)
         projector = self._projectors[rng.integers(len(self._projectors))]
         effects = draw_effects(rng, n, self.carm, clutter=settings.clutter, display=settings.display)
-        # Half of the collimated images have the outside filled in, as `view.network_image` fills what a mask excludes.
-        fill = (rng.random(n) < 0.5)[self._part]
+        # Most collimated images have the outside filled in, as `view.network_image` fills what a mask excludes: that is
+        # what surgery shows unless the collimator's edge was not found.
+        fill = (rng.random(n) < 0.8)[self._part]
         inside = None
         if settings.second_looks and number >= 0:  # validation is of first looks alone: always the same task
             again = rng.random(n) < settings.second_looks

@@ -24,7 +24,7 @@ from .joint import GeometryPriors
 from .orientation import orientation_warnings
 from .relations import NOT_KNOWN, checked_relative, nominal_poses, poses_of_views, relative_from_poses
 from .result import Progress, RegistrationResult, Trust, hypotheses
-from .search import COUNT, DOUBTFUL, search
+from .search import COUNT, agreement, in_doubt, search
 from .settling import settle
 from .signs import signs
 from .trust import MIRRORED, STRUCTURE, judge
@@ -232,7 +232,8 @@ def register(
             other comes from `relative`, else from a start of one pose for each, else from `view` and angles given one
             for each, else from the angles in their DICOM files.
         start: a Pose, a list of Poses (one per view), a PoseModel (anything with `hypotheses(xray)`; it looks at the
-            first X-ray), or "search": the whole range about `view` without any model.
+            first X-ray), or "search": the whole range about `view` without any model. Where a result is in doubt, more
+            is tried about the pose, or the whole of the model's range.
         view, lao_rao, cran_caud: the view a search is centred on, for several X-rays one for each; without `view`, AP;
             "any" searches around AP, PA and both laterals. Also fixes where the C-arm stands in the scene: for "any",
             as in the view that was found.
@@ -296,12 +297,15 @@ def register(
         result = search(registrar, xrays, first_views, rotation, translation, budget, **settings)
         candidates = start_poses.search(inverse(result.c0), registrar.center, COUNT, rotation, translation)
     else:
-        settings |= {"start": word, "nominal": nominal}
-        result = registrar.register(xrays, candidates, budget=budget, **settings)
-        if budget is None and not registrar.isolated and result.hypotheses[0].similarity < DOUBTFUL:
-            more = start_poses.spread(candidates[0], registrar.center, *_SECOND_LOOK)
-            again = registrar.register(xrays, more, plan=CAREFUL_PLAN, **settings)
-            result = max(result, again, key=lambda r: r.hypotheses[0].similarity)
+        own = {"start": word, "nominal": nominal}
+        result = registrar.register(xrays, candidates, budget=budget, **own, **settings)
+        if budget is None and in_doubt(registrar, result):
+            if hasattr(start, "rotation"):  # a model knows where else the pose may be
+                again = search(registrar, xrays, [nominal], start.rotation, start.translation, None, **settings)
+            else:
+                more = start_poses.spread(candidates[0], registrar.center, *_SECOND_LOOK)
+                again = registrar.register(xrays, more, plan=CAREFUL_PLAN, **own, **settings)
+            result = replace(max(result, again, key=agreement), start=word)
     if budget is None:
         warnings: tuple[str, ...] = ()
         if orientations:

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 # Starts over a view's range, and of a second look where the first ended in a poor fit.
 COUNT, AGAIN = 192, 384
-# Agreement of all pixels (see `similarity.Terms.score`) below which a second look is taken; a search takes one wherever
-# its result is not trusted.
-DOUBTFUL = 0.93
+# Agreement of all pixels (see `similarity.Terms.score`) below which more is tried; so it is where a result is not
+# trusted.
+_DOUBTFUL = 0.93
 # The second look compares quarters of the image at the coarsest level: what leads the whole image astray seldom leads
 # its quarters there too.
 _QUARTERS = (replace(CAREFUL_PLAN[0], patch=CAREFUL_PLAN[0].pixels // 2), *CAREFUL_PLAN[1:])
@@ -54,15 +54,21 @@ def search(
         return registrar.register(xrays, candidates, start="search", nominal=nominal, budget=own, **settings, **more)
 
     found = [run(nominal, COUNT, 0) for nominal in nominals]
-    best = max(found, key=_score)
-    if budget is None and not registrar.isolated and (_score(best) < DOUBTFUL or not best.trust.trusted):
+    best = max(found, key=agreement)
+    if budget is None and in_doubt(registrar, best):
         found += [run(nominal, AGAIN, COUNT, plan=_QUARTERS) for nominal in nominals]
-        best = max(found, key=_score)
+        best = max(found, key=agreement)
     return best if len(nominals) == 1 else replace(best, hypotheses=_of_all(found, registrar.center))
 
 
-def _score(result: RegistrationResult) -> float:
+def agreement(result: RegistrationResult) -> float:
+    """What results are ranked by."""
     return result.hypotheses[0].similarity
+
+
+def in_doubt(registrar: Registrar, result: RegistrationResult) -> bool:
+    """Whether more should be tried; a single structure's result cannot be judged."""
+    return not registrar.isolated and (agreement(result) < _DOUBTFUL or not result.trust.trusted)
 
 
 def _of_all(results: Sequence[RegistrationResult], center: ArrayLike) -> list[Hypothesis]:
