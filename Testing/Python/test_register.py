@@ -223,23 +223,28 @@ def test_a_doubtful_search_looks_again_at_starts_not_tried_yet():
     np.testing.assert_allclose(np.concatenate([first, again]), whole)
 
 
-@pytest.mark.parametrize(("trusted", "looks"), [(True, [32]), (False, [32, 16])])
-def test_a_search_that_is_not_trusted_looks_again_at_quarters_of_the_image(trusted: bool, looks: list[int]):
+@pytest.mark.parametrize(("trusted_from", "looks"), [(1, [32]), (2, [32, 16]), (9, [32, 16, 16])])
+def test_a_search_looks_at_quarters_of_the_image_until_it_is_trusted(trusted_from: int, looks: list[int]):
     class Recording:
         isolated, center = False, np.zeros(3)
 
         def __init__(self) -> None:
             self.patches: list[int] = []
+            self.starts: list[np.ndarray] = []
 
         def register(self, xrays, candidates, *, plan=PLAN, **settings):
             self.patches.append(plan[0].patch)
-            best = SimpleNamespace(similarity=0.96 + 0.01 * len(self.patches))
+            self.starts.append(candidates)
+            best = SimpleNamespace(similarity=0.95 + 0.01 * len(self.patches))
+            trusted = len(self.patches) >= trusted_from
             return SimpleNamespace(hypotheses=[best], trust=Trust(trusted, float(trusted), ()))
 
     registrar = Recording()
     best = search_a_view(registrar, [], [Pose(np.eye(4))], 45, 75, None)
     assert registrar.patches == looks
-    assert best.hypotheses[0].similarity == pytest.approx(0.96 + 0.01 * len(looks))
+    assert best.hypotheses[0].similarity == pytest.approx(0.95 + 0.01 * len(looks))
+    starts = np.concatenate(registrar.starts).reshape(-1, 16).round(9)
+    assert len(np.unique(starts, axis=0)) == len(starts)  # no start is tried twice
 
 
 def test_a_model_that_guesses_wrong_is_helped_by_a_search_of_its_range(small_ct, projector, registrar):

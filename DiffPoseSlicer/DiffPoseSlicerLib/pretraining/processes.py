@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, distributed, nn
 
 from ..errors import InputError
+from ..rendering.threads import cores
 
 _REQUESTS = ("", "pause", "stop", "trial")
 
@@ -45,11 +46,17 @@ class Processes:
             raise InputError(f"The device {device!r} does not exist here ({count} GPUs); use auto or cpu.")
         if device == "cpu":
             local_world = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-            # One core is left to the thread that makes images.
-            torch.set_num_threads(max(1, (os.cpu_count() or 2) // local_world - (1 if local_world == 1 else 0)))
+            torch.set_num_threads(max(1, cores() // local_world))
         else:
             torch.cuda.set_device(device)
         return cls(rank, world, device)
+
+    def thread_counts(self) -> list[int]:
+        """The numbers of torch's threads worth trying, see `cores.Cores`: processes that share a machine take equal
+        parts of it, whatever one of them would find faster."""
+        if self.device != "cpu" or self.world > 1:
+            return [torch.get_num_threads()]
+        return [max(1, cores() - 1), cores()]
 
     def __enter__(self) -> Processes:
         if self.world > 1:

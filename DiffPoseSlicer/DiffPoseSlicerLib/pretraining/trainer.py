@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ..errors import InputError
 from .checkpoint import load_checkpoint, save_checkpoint
+from .cores import Cores
 from .data import Prefetch, Source
 from .disk import reason
 from .job import Job, read_request
@@ -71,6 +72,7 @@ class Trainer:
         self.job, self.reporter, self.processes = job, reporter, processes
         self.settings = settings = for_processes(job.settings, processes.world)
         self.device = processes.device
+        self.cores = Cores(processes.thread_counts())
         self.ct = job.ct()
         self.source = Source(self.ct, job.task, settings, job.seed, self.device, processes.rank, processes.world)
         torch.manual_seed(job.seed)
@@ -128,6 +130,7 @@ class Trainer:
                 fraction, request = self.processes.agree(fraction, request)
                 if request == "pause" and fraction < 1:
                     self._pause(cancel)
+                    self.cores.interrupted()
                     time_then = time.monotonic()
                     continue
                 if fraction >= 1 or request == "stop":
@@ -135,8 +138,10 @@ class Trainer:
                 if request == "trial":
                     if self.processes.leader:
                         self._try(validation, cancel)
+                    self.cores.interrupted()
                     time_then, images_then = time.monotonic(), self._images
                     continue
+                self.cores.before_step()
                 loss = self._learn(batches.next(), fraction)
                 self._smooth_loss = loss if self._smooth_loss is None else 0.97 * self._smooth_loss + 0.03 * loss
                 now = time.monotonic()

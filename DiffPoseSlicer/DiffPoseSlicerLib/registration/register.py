@@ -297,7 +297,7 @@ def register(
         result = search(registrar, xrays, first_views, rotation, translation, budget, **settings)
         candidates = start_poses.search(inverse(result.c0), registrar.center, COUNT, rotation, translation)
     else:
-        own = {"start": word, "nominal": nominal}
+        own: dict[str, Any] = {"start": word, "nominal": nominal}
         result = registrar.register(xrays, candidates, budget=budget, **own, **settings)
         if budget is None and in_doubt(registrar, result):
             if hasattr(start, "rotation"):  # a model knows where else the pose may be

@@ -18,14 +18,19 @@ if TYPE_CHECKING:
     from ..imaging.xray import XrayImage
     from .register import Registrar
 
-# Starts over a view's range, and of a second look where the first ended in a poor fit.
+# Starts over a view's range, and of each further look where the result is in doubt.
 COUNT, AGAIN = 192, 384
 # Agreement of all pixels (see `similarity.Terms.score`) below which more is tried; so it is where a result is not
 # trusted.
 _DOUBTFUL = 0.93
-# The second look compares quarters of the image at the coarsest level: what leads the whole image astray seldom leads
-# its quarters there too.
-_QUARTERS = (replace(CAREFUL_PLAN[0], patch=CAREFUL_PLAN[0].pixels // 2), *CAREFUL_PLAN[1:])
+# Further looks compare quarters of the image at the coarsest level: what leads the whole image astray seldom leads its
+# quarters there too. In the first, misfits lose their say at once, which a partly covered image needs; it loses its way
+# more often, so it follows more basins. What led it astray seldom leads the second.
+_QUARTERS = replace(CAREFUL_PLAN[0], patch=CAREFUL_PLAN[0].pixels // 2)
+_FURTHER = (
+    (replace(_QUARTERS, robust=True, keep=16, narrow=(6, 32)), *CAREFUL_PLAN[1:]),
+    (_QUARTERS, *CAREFUL_PLAN[1:]),
+)
 # As many distinct minima of several views are reported.
 _MOST = 8
 
@@ -39,7 +44,7 @@ def search(
     budget: float | None,
     **settings: Any,
 ) -> RegistrationResult:
-    """The best of the searches around each nominal pose, with a second look where it is in doubt and time is given.
+    """The best of the searches around each nominal pose, with further looks while it is in doubt and time is given.
 
     Args:
         nominals: of each view, one or several.
@@ -55,8 +60,10 @@ def search(
 
     found = [run(nominal, COUNT, 0) for nominal in nominals]
     best = max(found, key=agreement)
-    if budget is None and in_doubt(registrar, best):
-        found += [run(nominal, AGAIN, COUNT, plan=_QUARTERS) for nominal in nominals]
+    for number, plan in enumerate(_FURTHER):
+        if budget is not None or not in_doubt(registrar, best):
+            break
+        found += [run(nominal, AGAIN, COUNT + number * AGAIN, plan=plan) for nominal in nominals]
         best = max(found, key=agreement)
     return best if len(nominals) == 1 else replace(best, hypotheses=_of_all(found, registrar.center))
 
