@@ -16,7 +16,15 @@ from DiffPoseSlicerLib.pretraining.certificate_page import page
 from DiffPoseSlicerLib.pretraining.job import Job, read_status, run_job
 from DiffPoseSlicerLib.pretraining.model import PoseModel
 from DiffPoseSlicerLib.pretraining.settings import preset
-from DiffPoseSlicerLib.pretraining.trials import CERTIFICATE_CASES, STOPPING_CASES, Goal, Outcome, Trials
+from DiffPoseSlicerLib.pretraining.trial_worker import TrialWorkers, is_whole
+from DiffPoseSlicerLib.pretraining.trials import (
+    CERTIFICATE_CASES,
+    STOPPING_CASES,
+    Goal,
+    Outcome,
+    Trials,
+    in_order,
+)
 from test_pretraining import phantom, task
 
 
@@ -138,6 +146,37 @@ def test_cases_that_stop_a_training_never_certify_it(finished):
     other, other_offset = trials.simulated([0, STOPPING_CASES])
     assert np.array_equal(one.pixels, again.pixels) and not np.allclose(offset, other_offset)
     assert not np.array_equal(one.pixels, other.pixels)
+
+
+def test_processes_find_what_this_one_finds_and_a_lost_one_is_made_up_for(finished, monkeypatch):
+    ct, folder = finished
+    assert is_whole(folder)
+    model, trials = PoseModel.load(folder), Trials(ct, task(ct), device="cpu")
+    here = [trials.attempt(model, [1, CERTIFICATE_CASES + n]) for n in range(4)]
+    monkeypatch.setenv("DIFFPOSESLICER_THREADS", "2")
+    with TrialWorkers(folder) as workers:
+        there = list(in_order(workers.attempt, 2, 1, CERTIFICATE_CASES, workers.count))
+        processes = list(workers._processes)
+        processes[0].kill()
+        there += in_order(workers.attempt, 2, 1, CERTIFICATE_CASES + 2, workers.count)
+        processes[1].kill()
+        with pytest.raises(InputError, match="were ended from outside"):
+            list(in_order(workers.attempt, 2, 1, CERTIFICATE_CASES, workers.count))
+    for one, other in zip(here, there, strict=True):
+        assert one.offset == other.offset and one.trusted == other.trusted
+        assert one.network_mm == pytest.approx(other.network_mm, abs=1e-3)
+        assert one.error_mm == pytest.approx(other.error_mm, abs=0.05)
+    assert all(process.poll() is not None for process in processes)
+
+
+def test_processes_end_with_the_one_that_asks(finished, monkeypatch):
+    monkeypatch.setenv("DIFFPOSESLICER_THREADS", "1")
+    workers = TrialWorkers(finished[1])
+    (process,) = workers._processes
+    process.stdin.close()  # as the system closes it for a process that is killed
+    assert process.wait(60) == 0
+    with workers:
+        pass
 
 
 def test_cases_come_in_order_and_alike_however_many_run_side_by_side(finished, monkeypatch):

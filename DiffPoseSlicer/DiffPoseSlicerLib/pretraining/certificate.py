@@ -7,7 +7,8 @@ certificate.html for people.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +19,19 @@ from ..errors import InputError
 from ..geometry.files import read_json, write_json
 from ..imaging.ct import CTVolume
 from ..registration.versions import versions
+from ..rendering.renderer import Projector
+from ..rendering.threads import cores
 from .model import PoseModel
-from .trials import CERTIFICATE_CASES, SUCCESS_MM, Outcome, Trials
+from .trial_worker import TrialWorkers, is_whole
+from .trials import CERTIFICATE_CASES, SUCCESS_MM, Outcome, Trials, in_order
 
 FORMAT = 1
 # Fewer cases than this make no certificate, only a first impression.
 ENOUGH_CASES = 200
+# So many cases are worth the seconds that processes take to start.
+_WORTH_PROCESSES = 40
+# A coarse level tells which device and backend render.
+_PROBE_MM = 8.0
 # The lower end of the success rate's interval must reach this.
 TARGET = 0.9
 
@@ -65,21 +73,35 @@ def certify(
         raise InputError(f"There is no certificate for {folder.name}: {' '.join(model.notes)}")
     if ct.fingerprint != model.fingerprint:
         raise InputError("The certificate must be made with the CT that the model was trained on; this is another.")
-    trials = Trials(ct, model.task, clutter=clutter, display=display, device=device)
     deadline = time.monotonic() + seconds
     outcomes: list[Outcome] = []
     going_on = lambda: not outcomes or not (time.monotonic() > deadline or (cancel and cancel()))  # noqa: E731
-    for outcome in trials.run(model, cases, seed, CERTIFICATE_CASES, going_on):
-        outcomes.append(outcome)
-        if on_case:
-            on_case(len(outcomes) - 1, outcomes)
+    probe = Projector(ct.level(_PROBE_MM), device)
+    with _attempts(model, folder, ct, cases, probe.device, clutter=clutter, display=display) as (attempt, count):
+        for outcome in in_order(attempt, cases, seed, CERTIFICATE_CASES, count, going_on):
+            outcomes.append(outcome)
+            if on_case:
+                on_case(len(outcomes) - 1, outcomes)
     figures = summary(outcomes, model)
-    figures |= {"clutter": clutter, "display": display, "versions": versions(trials.backend)}
+    figures |= {"clutter": clutter, "display": display, "versions": versions(probe.backend)}
     write_json(folder / "certificate.json", figures)
     from .certificate_page import page
 
     (folder / "certificate.html").write_text(page(figures), encoding="utf-8")
     return figures
+
+
+@contextmanager
+def _attempts(
+    model: PoseModel, folder: Path, ct: CTVolume, cases: int, device: str, *, clutter: float, display: float
+) -> Iterator[tuple[Callable[[list[int]], Outcome], int]]:
+    """What tries a case, and how many at a time: processes of their own where they are worth starting."""
+    if device == "cpu" and cores() > 1 and cases >= _WORTH_PROCESSES and is_whole(folder):
+        with TrialWorkers(folder, clutter=clutter, display=display) as workers:
+            yield workers.attempt, workers.count
+    else:
+        trials = Trials(ct, model.task, clutter=clutter, display=display, device=device)
+        yield (lambda case: trials.attempt(model, case)), min(cores(), 2)
 
 
 def summary(outcomes: list[Outcome], model: PoseModel) -> dict[str, Any]:

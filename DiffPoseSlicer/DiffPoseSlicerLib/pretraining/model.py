@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -54,6 +55,8 @@ class PoseModel:
         self.folder: Path | None = None
         self._network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._calibration = np.array(data.get("calibration", [1.0] * 6))
+        # The last X-ray read in each thread, and what was said of it: guess and warnings ask for the same one.
+        self._last = threading.local()
 
     @classmethod
     def load(cls, job_folder: str | os.PathLike[str]) -> PoseModel:
@@ -131,6 +134,12 @@ class PoseModel:
         Raises:
             InputError: the image shows less than a quarter of the field of view the network was trained for.
         """
+        if getattr(self._last, "xray", None) is xray:
+            return self._last.said
+        self._last.xray, self._last.said = xray, self._read(xray)
+        return self._last.said
+
+    def _read(self, xray: XrayImage) -> Prediction:
         image, seen = network_image(xray, self._carm)
         if seen.mean() < 0.25:
             raise InputError(

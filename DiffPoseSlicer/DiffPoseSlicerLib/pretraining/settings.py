@@ -164,17 +164,17 @@ class Settings:
 # By name; users choose among the first three. `tiny` is for tests: it learns next to nothing.
 PRESETS = {
     "quick": Settings(
-        seconds=75, second_looks=0.5, target=0.99, target_mm=15.0, trial_cases=30, cases=200, certify_seconds=155
+        seconds=85, second_looks=0.5, target=0.99, target_mm=15.0, trial_cases=30, cases=200, certify_seconds=150
     ),
     "standard": Settings(
-        seconds=690,
+        seconds=680,
         width=64,
         second_looks=0.5,
         clutter=0.45,
         target=0.99,
         target_mm=7.0,
         cases=300,
-        certify_seconds=190,
+        certify_seconds=205,
     ),
     "thorough": Settings(
         seconds=3000,
@@ -193,7 +193,7 @@ PRESETS = {
     # DiffPose's recipe (Gopalakrishnan, CVPR 2024) on our images and renderer, to compare with: ResNet-18's layout,
     # 256 pixels, batches of 8, its pose loss and global NCC in its proportions, no clutter.
     "paper": Settings(
-        seconds=75,
+        seconds=85,
         pixels=256,
         width=64,
         depths=(2, 2, 2, 2),

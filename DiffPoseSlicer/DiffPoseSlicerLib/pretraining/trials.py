@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,6 +68,11 @@ class Outcome:
     def success(self) -> bool:
         """Whether the pose was found."""
         return self.error_mm < SUCCESS_MM
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Outcome:
+        """What `dataclasses.asdict` gave, by way of JSON."""
+        return cls(**data | {"offset": tuple(data["offset"])})
 
 
 class Trials:
@@ -133,25 +139,33 @@ class Trials:
     def run(
         self, model: PoseModel, count: int, seed: int, first: int, going_on: Callable[[], bool] = lambda: True
     ) -> Iterator[Outcome]:
-        """Cases `first` to `first` + `count` in order, as many side by side as there are cores, while `going_on`.
+        """Cases `first` to `first` + `count` in order, while `going_on`, in this process: for models not on disk."""
+        yield from in_order(lambda case: self.attempt(model, case), count, seed, first, min(cores(), 2), going_on)
 
-        A registration leaves cores idle between its launches; another one fills them.
-        """
-        side_by_side = max(1, min(cores(), 8))
-        with ThreadPoolExecutor(side_by_side, "trial") as pool:
-            waiting: list[Future[Outcome]] = []
-            try:
-                for number in range(count):
-                    while len(waiting) >= side_by_side:
-                        yield waiting.pop(0).result()
-                    if not going_on():
-                        return
-                    waiting.append(pool.submit(self.attempt, model, [seed, first + number]))
-                while waiting:
+
+def in_order(
+    attempt: Callable[[list[int]], Outcome],
+    count: int,
+    seed: int,
+    first: int,
+    side_by_side: int,
+    going_on: Callable[[], bool] = lambda: True,
+) -> Iterator[Outcome]:
+    """Outcomes of the cases `first` to `first` + `count`, in order, so many attempted at a time, while `going_on`."""
+    with ThreadPoolExecutor(side_by_side, "trial") as pool:
+        waiting: list[Future[Outcome]] = []
+        try:
+            for number in range(count):
+                while len(waiting) >= side_by_side:
                     yield waiting.pop(0).result()
-            finally:
-                for future in waiting:
-                    future.cancel()
+                if not going_on():
+                    return
+                waiting.append(pool.submit(attempt, [seed, first + number]))
+            while waiting:
+                yield waiting.pop(0).result()
+        finally:
+            for future in waiting:
+                future.cancel()
 
 
 class Goal:

@@ -57,6 +57,15 @@ class Scatter:
         primary = np.maximum(rest - scatter, _LEAST * transmission)
         return replace(xray, pixels=(-np.log(primary)).astype(np.float32))
 
+    @staticmethod
+    def amplification(before: NDArray[np.float32], after: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What taking off a pedestal does to the noise of each pixel: the transmission over what is left of it.
+
+        Pixels held at the least primary image follow the transmission and keep their noise.
+        """
+        factor = np.exp(after - before)
+        return np.where(factor < np.float32(0.999 / _LEAST), factor, np.float32(1))
+
 
 def fit_scatter(agreement: Callable[[Scatter], float], before: Scatter | None = None) -> Scatter:
     """The pedestal with the best agreement: first the ratio, then the level, then the ratio again.

@@ -203,12 +203,12 @@ class RigidObjective:
         if self._background is not None:
             rendered = rendered + self._background[index]
         extra = self._missing(view, camera_to_ras)
+        noise = noise_map(xray.pixels, xray.mask)
 
         def agreement(scatter: Scatter) -> float:
             pixels = scatter.removed(xray).pixels
-            correlation = view.correlation.like(
-                view.patches.take(pixels), view.patches.take(noise_map(pixels, xray.mask))
-            )
+            amplified = noise * scatter.amplification(xray.pixels, pixels)
+            correlation = view.correlation.like(view.patches.take(pixels), view.patches.take(amplified))
             return float(correlation(rendered, None, extra).score[0])
 
         return fit_scatter(agreement, before)
