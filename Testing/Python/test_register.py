@@ -223,28 +223,49 @@ def test_a_doubtful_search_looks_again_at_starts_not_tried_yet():
     np.testing.assert_allclose(np.concatenate([first, again]), whole)
 
 
+class Recording:
+    """A registrar that notes what it is asked; result n is trusted from one on, and lies `apart` mm from the last."""
+
+    isolated, center = False, np.zeros(3)
+
+    def __init__(self, trusted_from: int = 9, apart: float = 50.0) -> None:
+        self.trusted_from, self.apart = trusted_from, apart
+        self.patches: list[int] = []
+        self.starts: list[np.ndarray] = []
+
+    def register(self, xrays, candidates, *, plan=PLAN, **settings):
+        self.patches.append(plan[0].patch)
+        self.starts.append(candidates)
+        number = len(self.patches)
+        pose = np.eye(4)
+        pose[0, 3] = number * self.apart
+        trust = Trust(number >= self.trusted_from, 0.5, ())
+        best = SimpleNamespace(similarity=0.95 + 0.01 * number)
+        return SimpleNamespace(hypotheses=[best], trust=trust, pose=Pose(pose))
+
+
 @pytest.mark.parametrize(("trusted_from", "looks"), [(1, [32]), (2, [32, 16]), (9, [32, 16, 16])])
 def test_a_search_looks_at_quarters_of_the_image_until_it_is_trusted(trusted_from: int, looks: list[int]):
-    class Recording:
-        isolated, center = False, np.zeros(3)
-
-        def __init__(self) -> None:
-            self.patches: list[int] = []
-            self.starts: list[np.ndarray] = []
-
-        def register(self, xrays, candidates, *, plan=PLAN, **settings):
-            self.patches.append(plan[0].patch)
-            self.starts.append(candidates)
-            best = SimpleNamespace(similarity=0.95 + 0.01 * len(self.patches))
-            trusted = len(self.patches) >= trusted_from
-            return SimpleNamespace(hypotheses=[best], trust=Trust(trusted, float(trusted), ()))
-
-    registrar = Recording()
+    registrar = Recording(trusted_from)
     best = search_a_view(registrar, [], [Pose(np.eye(4))], 45, 75, None)
     assert registrar.patches == looks
     assert best.hypotheses[0].similarity == pytest.approx(0.95 + 0.01 * len(looks))
     starts = np.concatenate(registrar.starts).reshape(-1, 16).round(9)
     assert len(np.unique(starts, axis=0)) == len(starts)  # no start is tried twice
+
+
+def test_a_pose_found_again_from_elsewhere_ends_a_search():
+    registrar = Recording(apart=0.5)
+    search_a_view(registrar, [], [Pose(np.eye(4))], 45, 75, None)
+    assert registrar.patches == [32, 16]
+
+
+def test_a_known_result_is_only_looked_at_again():
+    registrar = Recording(trusted_from=1)
+    known = Recording().register([], np.eye(4)[None])
+    known.hypotheses[0].similarity = 0.9
+    best = search_a_view(registrar, [], [Pose(np.eye(4))], 45, 75, None, known=known)
+    assert registrar.patches == [16] and best.trust.trusted
 
 
 def test_a_model_that_guesses_wrong_is_helped_by_a_search_of_its_range(small_ct, projector, registrar):

@@ -167,14 +167,14 @@ PRESETS = {
         seconds=85, second_looks=0.5, target=0.99, target_mm=15.0, trial_cases=30, cases=200, certify_seconds=150
     ),
     "standard": Settings(
-        seconds=680,
+        seconds=640,
         width=64,
         second_looks=0.5,
         clutter=0.45,
         target=0.99,
         target_mm=7.0,
         cases=300,
-        certify_seconds=205,
+        certify_seconds=245,
     ),
     "thorough": Settings(
         seconds=3000,

@@ -301,11 +301,13 @@ def register(
         result = registrar.register(xrays, candidates, budget=budget, **own, **settings)
         if budget is None and in_doubt(registrar, result):
             if hasattr(start, "rotation"):  # a model knows where else the pose may be
-                again = search(registrar, xrays, [nominal], start.rotation, start.translation, None, **settings)
+                ranges = start.rotation, start.translation
+                result = search(registrar, xrays, [nominal], *ranges, None, known=result, **settings)
             else:
                 more = start_poses.spread(candidates[0], registrar.center, *_SECOND_LOOK)
                 again = registrar.register(xrays, more, plan=CAREFUL_PLAN, **own, **settings)
-            result = replace(max(result, again, key=agreement), start=word)
+                result = max(result, again, key=agreement)
+            result = replace(result, start=word)
     if budget is None:
         warnings: tuple[str, ...] = ()
         if orientations:

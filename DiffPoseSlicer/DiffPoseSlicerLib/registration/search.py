@@ -31,6 +31,8 @@ _FURTHER = (
     (replace(_QUARTERS, robust=True, keep=16, narrow=(6, 32)), *CAREFUL_PLAN[1:]),
     (_QUARTERS, *CAREFUL_PLAN[1:]),
 )
+# Poses that lie nearer to each other are one.
+_SAME_MM = 3.0
 # As many distinct minima of several views are reported.
 _MOST = 8
 
@@ -42,14 +44,18 @@ def search(
     rotation: ArrayLike,
     translation: ArrayLike,
     budget: float | None,
+    known: RegistrationResult | None = None,
     **settings: Any,
 ) -> RegistrationResult:
     """The best of the searches around each nominal pose, with further looks while it is in doubt and time is given.
+
+    A look that comes to the same pose from elsewhere is the last one: another would hardly find a better one.
 
     Args:
         nominals: of each view, one or several.
         rotation, translation: half-ranges per camera axis, degrees and mm.
         budget: seconds for all, or None for as many as it takes.
+        known: a result in doubt that was found otherwise: only further looks are taken.
         settings: for :meth:`Registrar.register`.
     """
     own = None if budget is None else budget / len(nominals)
@@ -58,13 +64,17 @@ def search(
         candidates = starts.search(nominal.ras_to_camera, registrar.center, count, rotation, translation, skip=skip)
         return registrar.register(xrays, candidates, start="search", nominal=nominal, budget=own, **settings, **more)
 
-    found = [run(nominal, COUNT, 0) for nominal in nominals]
+    found = [known] if known else [run(nominal, COUNT, 0) for nominal in nominals]
     best = max(found, key=agreement)
     for number, plan in enumerate(_FURTHER):
         if budget is not None or not in_doubt(registrar, best):
             break
-        found += [run(nominal, AGAIN, COUNT + number * AGAIN, plan=plan) for nominal in nominals]
-        best = max(found, key=agreement)
+        new = [run(nominal, AGAIN, COUNT + number * AGAIN, plan=plan) for nominal in nominals]
+        found += new
+        before, again = best, max(new, key=agreement)
+        best = max(before, again, key=agreement)
+        if _apart_mm(before.pose, again.pose, registrar.center) < _SAME_MM:
+            break
     return best if len(nominals) == 1 else replace(best, hypotheses=_of_all(found, registrar.center))
 
 
@@ -82,9 +92,11 @@ def _of_all(results: Sequence[RegistrationResult], center: ArrayLike) -> list[Hy
     """Distinct minima of all searches, best first."""
     kept: list[Hypothesis] = []
     for one in sorted((h for r in results for h in r.hypotheses), key=lambda h: -h.similarity):
-        apart = (
-            distance_mm(one.pose.ras_to_camera, other.pose.ras_to_camera, np.asarray(center, float)) for other in kept
-        )
+        apart = (_apart_mm(one.pose, other.pose, center) for other in kept)
         if len(kept) < _MOST and all(mm > DISTINCT_MM for mm in apart):
             kept.append(one)
     return hypotheses([(one.pose, one.similarity) for one in kept])
+
+
+def _apart_mm(a: Pose, b: Pose, center: ArrayLike) -> float:
+    return distance_mm(a.ras_to_camera, b.ras_to_camera, np.asarray(center, float))
