@@ -55,7 +55,7 @@ class PoseModel:
         self.folder: Path | None = None
         self._network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._calibration = np.array(data.get("calibration", [1.0] * 6))
-        # The last X-ray read in each thread, and what was said of it: guess and warnings ask for the same one.
+        # The last X-ray read in each thread, how, and what was said of it: guess and warnings ask for the same one.
         self._last = threading.local()
 
     @classmethod
@@ -134,10 +134,11 @@ class PoseModel:
         Raises:
             InputError: the image shows less than a quarter of the field of view the network was trained for.
         """
-        if getattr(self._last, "xray", None) is xray:
-            return self._last.said
-        self._last.xray, self._last.said = xray, self._read(xray)
-        return self._last.said
+        twice = self.data.get("looksTwice")
+        reading: tuple[XrayImage, Any, Prediction] | None = getattr(self._last, "reading", None)
+        if reading is None or reading[0] is not xray or reading[1] != twice:
+            reading = self._last.reading = (xray, twice, self._read(xray))
+        return reading[2]
 
     def _read(self, xray: XrayImage) -> Prediction:
         image, seen = network_image(xray, self._carm)

@@ -24,12 +24,12 @@ COUNT, AGAIN = 192, 384
 # trusted.
 _DOUBTFUL = 0.93
 # Further looks compare quarters of the image at the coarsest level: what leads the whole image astray seldom leads its
-# quarters there too. In the first, misfits lose their say at once, which a partly covered image needs; it loses its way
-# more often, so it follows more basins. What led it astray seldom leads the second.
+# quarters there too. In the second, misfits lose their say at once, which a partly covered image needs; it loses its
+# way more often, so it follows more basins. What led the first astray seldom leads it.
 _QUARTERS = replace(CAREFUL_PLAN[0], patch=CAREFUL_PLAN[0].pixels // 2)
 _FURTHER = (
-    (replace(_QUARTERS, robust=True, keep=16, narrow=(6, 32)), *CAREFUL_PLAN[1:]),
     (_QUARTERS, *CAREFUL_PLAN[1:]),
+    (replace(_QUARTERS, robust=True, keep=16, narrow=(6, 32)), *CAREFUL_PLAN[1:]),
 )
 # Poses that lie nearer to each other are one.
 _SAME_MM = 3.0
