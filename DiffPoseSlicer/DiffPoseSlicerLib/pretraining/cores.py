@@ -1,8 +1,8 @@
 """How many cores the network learns on: all, or all but the one that makes images, whichever is faster just now.
 
-On an idle machine the images leave most of their core unused, and a network on all cores learns a third to a half
-faster. Where somebody else's work takes a core, all threads of a convolution wait for the one on it, and leaving a core
-out is several times faster. Which of the two it is changes while a training runs, so both are timed again and again.
+On an idle machine the images leave most of their core unused, and a network on all cores learns faster. Where somebody
+else's work takes a core, all threads of a convolution wait for the one on it, and leaving a core out is several times
+faster (docs/pretraining.md). Which of the two it is changes while a training runs, so both are timed again and again.
 """
 
 from __future__ import annotations

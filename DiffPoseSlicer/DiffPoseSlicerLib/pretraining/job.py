@@ -305,6 +305,14 @@ def order(
     }
 
 
+def with_library(environment: Mapping[str, str]) -> dict[str, str]:
+    """Variables with which another Python finds this library."""
+    library = str(Path(__file__).resolve().parents[2])
+    return dict(environment) | {
+        "PYTHONPATH": os.pathsep.join(filter(None, [library, environment.get("PYTHONPATH", "")]))
+    }
+
+
 def start_detached(
     folder: PathLike, python: PathLike | None = None, environment: Mapping[str, str] | None = None
 ) -> int:
@@ -322,9 +330,7 @@ def start_detached(
     if is_running(folder):
         raise _taken(job.folder)
     request_resume(folder)
-    library = str(Path(__file__).resolve().parents[2])
-    environment = dict(os.environ if environment is None else environment)
-    environment["PYTHONPATH"] = os.pathsep.join(filter(None, [library, environment.get("PYTHONPATH", "")]))
+    environment = with_library(os.environ if environment is None else environment)
     # Its threads would take the cores from the network while images are made: a threefold price at 96 pixels.
     environment.setdefault("OPENBLAS_NUM_THREADS", "1")
     command = [str(python or sys.executable), "-m", "DiffPoseSlicerLib", "pretrain", "--job", str(job.folder.resolve())]
