@@ -409,6 +409,10 @@ def test_a_model_tells_its_task_and_its_doubt(trained):
     poses = model.hypotheses(xray)
     assert np.allclose(poses[0].camera_to_ras, model.predict(xray).camera_to_ras)
     assert len(poses) in (1, 3)
+    middle, rotation, translation = model.likely(xray)
+    assert np.allclose(middle.camera_to_ras, poses[0].camera_to_ras)
+    half = np.concatenate([np.deg2rad(rotation), translation])
+    np.testing.assert_allclose(half / said.spread, 2.5)
 
 
 def test_an_x_ray_that_shows_another_field_is_refused(trained):

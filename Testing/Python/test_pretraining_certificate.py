@@ -169,6 +169,14 @@ def test_processes_find_what_this_one_finds_and_a_lost_one_is_made_up_for(finish
     assert all(process.poll() is not None for process in processes)
 
 
+def test_a_case_that_fails_says_why_and_the_process_goes_on(finished, monkeypatch):
+    monkeypatch.setenv("DIFFPOSESLICER_THREADS", "1")
+    with TrialWorkers(finished[1]) as workers:
+        with pytest.raises(RuntimeError, match=r"Trial \['no number'\] failed: \w+Error: "):
+            workers.attempt(["no number"])
+        assert workers.attempt([1, CERTIFICATE_CASES]).network_mm > 0
+
+
 def test_processes_end_with_the_one_that_asks(finished, monkeypatch):
     monkeypatch.setenv("DIFFPOSESLICER_THREADS", "1")
     workers = TrialWorkers(finished[1])

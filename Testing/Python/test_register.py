@@ -268,11 +268,26 @@ def test_a_known_result_is_only_looked_at_again():
     assert registrar.patches == [16] and best.trust.trusted
 
 
+def test_where_a_model_says_the_pose_likely_is_is_looked_at_first():
+    registrar, middle = Recording(trusted_from=2, apart=80.0), np.eye(4)
+    middle[:3, 3] = 7.0, 0.0, 500.0
+    known = Recording().register([], np.eye(4)[None])
+    likely = Pose(np.linalg.inv(middle)), np.full(3, 4.0), np.full(3, 10.0)
+    search_a_view(registrar, [], [Pose(np.eye(4))], 45, 75, None, known=known, likely=likely)
+    close, wide = registrar.starts
+    assert np.abs(close[:, :3, 3] - middle[:3, 3]).max() < 10 and len(registrar.starts) == 2
+    assert np.abs(wide[:, :3, 3]).max() > 70
+
+
 def test_a_model_that_guesses_wrong_is_helped_by_a_search_of_its_range(small_ct, projector, registrar):
     truth, nominal = _truth(small_ct, 3), Pose.about(view_rotation("AP"), small_ct.center, CARM)
     elsewhere = Pose.about(view_rotation("PA"), small_ct.center, CARM)
     model = SimpleNamespace(
-        hypotheses=lambda xray: [elsewhere], nominal=nominal, rotation=np.full(3, 30.0), translation=np.full(3, 60.0)
+        hypotheses=lambda xray: [elsewhere],
+        likely=lambda xray: (elsewhere, np.full(3, 8.0), np.full(3, 10.0)),
+        nominal=nominal,
+        rotation=np.full(3, 30.0),
+        translation=np.full(3, 60.0),
     )
     result = register(small_ct, _xray(projector, truth), model, registrar=registrar)
     assert mtre(result.pose, truth, default_points(small_ct.center)) < 1

@@ -7,14 +7,16 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
+from ..processes import with_library
+
 # Set in a worker's environment by a client that must stay responsive: it then computes below normal priority.
 POLITE = "DIFFPOSESLICER_POLITE"
-_PACKAGE = Path(__file__).resolve().parents[1]
+_PACKAGE = Path(__file__).resolve().parents[1].name
 
 
 def engine_command(python: str | None = None) -> list[str]:
     """The command that runs a worker under an interpreter (default: the one that runs this)."""
-    return [python or sys.executable, "-m", f"{_PACKAGE.name}.engine.worker"]
+    return [python or sys.executable, "-m", f"{_PACKAGE}.engine.worker"]
 
 
 def engine_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -22,8 +24,7 @@ def engine_environment(base: Mapping[str, str] | None = None) -> dict[str, str]:
 
     An interpreter other than Slicer's own wants the environment Slicer was started in as `base`, not Slicer's.
     """
-    env = dict(os.environ if base is None else base)
-    env["PYTHONPATH"] = os.pathsep.join(part for part in (str(_PACKAGE.parent), env.get("PYTHONPATH")) if part)
+    env = with_library(os.environ if base is None else base)
     # Nothing in the current folder may stand in for a package (Python 3.11 and later listen to this).
     env["PYTHONSAFEPATH"] = "1"
     env["PYTHONUNBUFFERED"] = "1"

@@ -33,6 +33,7 @@ import numpy as np
 from ..errors import InputError
 from ..geometry.files import read_json
 from ..geometry.se3 import Array
+from ..processes import with_library
 from .disk import FolderLock, reason, replace_file, write_atomically
 from .reporter import FORMAT, OnProgress, Reporter
 from .settings import Settings, Task
@@ -302,14 +303,6 @@ def order(
         "settings": settings.to_json(),
         "seed": int(seed),
         "device": device,
-    }
-
-
-def with_library(environment: Mapping[str, str]) -> dict[str, str]:
-    """Variables with which another Python finds this library."""
-    library = str(Path(__file__).resolve().parents[2])
-    return dict(environment) | {
-        "PYTHONPATH": os.pathsep.join(filter(None, [library, environment.get("PYTHONPATH", "")]))
     }
 
 

@@ -27,6 +27,8 @@ from .view import network_carm, network_image
 
 # An expected error below these (rad, mm) needs no second guess: refinement starts within reach anyway.
 _SURE = np.array([np.deg2rad(5.0)] * 3 + [15.0, 15.0, 30.0])
+# As many expected errors on each axis enclose the poses that a closer look starts from.
+_LIKELY = 2.5
 
 
 @dataclass(frozen=True)
@@ -209,3 +211,9 @@ class PoseModel:
             offsets += [said.offset + 1.3 * along, said.offset - 1.3 * along]
         limit = 1.2 * self.task.ranges
         return [self.task.pose(np.clip(offset, -limit, limit)) for offset in offsets]
+
+    def likely(self, xray: XrayImage) -> tuple[Pose, Array, Array]:
+        """Where the pose most likely is: the guess and half-ranges about it per camera axis, (3,) degrees and (3,) mm.
+        Raises InputError as :meth:`read`."""
+        half = _LIKELY * self.read(xray).spread
+        return self.predict(xray), np.rad2deg(half[:3]), half[3:]

@@ -15,6 +15,7 @@ import os
 import queue
 import subprocess
 import sys
+import traceback
 from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -22,6 +23,7 @@ from types import TracebackType
 from typing import IO, Any
 
 from ..errors import InputError
+from ..processes import with_library
 from ..rendering.threads import cores
 from .job import Job
 from .model import PoseModel
@@ -29,6 +31,8 @@ from .trials import Outcome, Trials
 
 # Each process holds the CT at several resolutions, so not more than this many, whatever the machine has.
 MOST = 6
+# What an answer holds instead of an outcome where the case failed.
+_FAILED = "failed"
 
 
 def is_whole(folder: Path) -> bool:
@@ -47,12 +51,10 @@ class TrialWorkers:
     def __init__(self, folder: Path, *, clutter: float = 0.0, display: float = 0.0) -> None:
         self.count = min(cores(), MOST)
         share = str(max(1, cores() // self.count))
-        environment = os.environ | dict.fromkeys(
+        environment = with_library(os.environ) | dict.fromkeys(
             ("DIFFPOSESLICER_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), share
         )
         environment["OPENBLAS_NUM_THREADS"] = "1"
-        library = str(Path(__file__).resolve().parents[2])
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, [library, os.environ.get("PYTHONPATH", "")]))
         command = [sys.executable, "-m", __name__, str(folder.resolve()), str(clutter), str(display)]
         self._processes: list[subprocess.Popen[str]] = []
         self._idle: queue.SimpleQueue[subprocess.Popen[str] | None] = queue.SimpleQueue()
@@ -68,6 +70,7 @@ class TrialWorkers:
 
         Raises:
             InputError: all processes have ended.
+            RuntimeError: the case failed; the process's own account is in the log.
         """
         while process := self._idle.get():
             try:
@@ -79,7 +82,10 @@ class TrialWorkers:
                 answer = ""
             if answer:
                 self._idle.put(process)
-                return Outcome.from_json(json.loads(answer))
+                said = json.loads(answer)
+                if _FAILED in said:
+                    raise RuntimeError(f"Trial {seed} failed: {said[_FAILED]}")
+                return Outcome.from_json(said)
             if all(other.poll() is not None for other in self._processes if other is not process):
                 break
         self._idle.put(None)
@@ -108,7 +114,11 @@ def main(folder: str, clutter: str, display: str, asked: IO[str], answers: IO[st
     job, model = Job.open(folder), PoseModel.load(folder)
     trials = Trials(job.ct(), model.task, clutter=float(clutter), display=float(display), device="cpu")
     for line in asked:
-        outcome: dict[str, Any] = asdict(trials.attempt(model, json.loads(line)))
+        try:
+            outcome: dict[str, Any] = asdict(trials.attempt(model, json.loads(line)))
+        except Exception as error:
+            traceback.print_exc()
+            outcome = {_FAILED: f"{type(error).__name__}: {error}"}
         answers.write(json.dumps(outcome) + "\n")
         answers.flush()
 

@@ -233,7 +233,7 @@ def register(
             for each, else from the angles in their DICOM files.
         start: a Pose, a list of Poses (one per view), a PoseModel (anything with `hypotheses(xray)`; it looks at the
             first X-ray), or "search": the whole range about `view` without any model. Where a result is in doubt, more
-            is tried about the pose, or the whole of the model's range.
+            is tried about the pose, or about the model's guess and over the whole of its range.
         view, lao_rao, cran_caud: the view a search is centred on, for several X-rays one for each; without `view`, AP;
             "any" searches around AP, PA and both laterals. Also fixes where the C-arm stands in the scene: for "any",
             as in the view that was found.
@@ -300,9 +300,9 @@ def register(
         own: dict[str, Any] = {"start": word, "nominal": nominal}
         result = registrar.register(xrays, candidates, budget=budget, **own, **settings)
         if budget is None and in_doubt(registrar, result):
-            if hasattr(start, "rotation"):  # a model knows where else the pose may be
-                ranges = start.rotation, start.translation
-                result = search(registrar, xrays, [nominal], *ranges, None, known=result, **settings)
+            if hasattr(start, "likely"):  # a model knows where else the pose may be
+                own = {"known": result, "likely": start.likely(xrays[0])}
+                result = search(registrar, xrays, [nominal], start.rotation, start.translation, None, **own, **settings)
             else:
                 more = start_poses.spread(candidates[0], registrar.center, *_SECOND_LOOK)
                 again = registrar.register(xrays, more, plan=CAREFUL_PLAN, **own, **settings)

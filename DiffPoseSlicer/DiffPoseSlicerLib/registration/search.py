@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..geometry.pose import Pose
+from ..geometry.se3 import Array
 from . import starts
 from .descent import CAREFUL_PLAN, DISTINCT_MM, distance_mm
 from .result import Hypothesis, RegistrationResult, hypotheses
@@ -31,6 +32,12 @@ _FURTHER = (
     (_QUARTERS, *CAREFUL_PLAN[1:]),
     (replace(_QUARTERS, robust=True, keep=16, narrow=(6, 32)), *CAREFUL_PLAN[1:]),
 )
+# Where a model says the pose most likely is, few basins lie, and the right one may rank low at first.
+_CLOSE = (
+    replace(_FURTHER[1][0], keep=24, narrow=(6, 48)),
+    replace(CAREFUL_PLAN[1], keep=8, margin=4.0),
+    *CAREFUL_PLAN[2:],
+)
 # Poses that lie nearer to each other are one.
 _SAME_MM = 3.0
 # As many distinct minima of several views are reported.
@@ -45,6 +52,7 @@ def search(
     translation: ArrayLike,
     budget: float | None,
     known: RegistrationResult | None = None,
+    likely: tuple[Pose, ArrayLike, ArrayLike] | None = None,
     **settings: Any,
 ) -> RegistrationResult:
     """The best of the searches around each nominal pose, with further looks while it is in doubt and time is given.
@@ -56,20 +64,27 @@ def search(
         rotation, translation: half-ranges per camera axis, degrees and mm.
         budget: seconds for all, or None for as many as it takes.
         known: a result in doubt that was found otherwise: only further looks are taken.
+        likely: a pose and half-ranges about it (as `rotation` and `translation`) that the first further look is for.
         settings: for :meth:`Registrar.register`.
     """
     own = None if budget is None else budget / len(nominals)
 
-    def run(nominal: Pose, count: int, skip: int, **more: Any) -> RegistrationResult:
-        candidates = starts.search(nominal.ras_to_camera, registrar.center, count, rotation, translation, skip=skip)
+    def run(nominal: Pose, candidates: Array, **more: Any) -> RegistrationResult:
         return registrar.register(xrays, candidates, start="search", nominal=nominal, budget=own, **settings, **more)
 
-    found = [known] if known else [run(nominal, COUNT, 0) for nominal in nominals]
+    def spread(about: Pose, count: int, rotation: ArrayLike, translation: ArrayLike, skip: int = 0) -> Array:
+        return starts.search(about.ras_to_camera, registrar.center, count, rotation, translation, skip)
+
+    found = [known] if known else [run(view, spread(view, COUNT, rotation, translation)) for view in nominals]
     best = max(found, key=agreement)
-    for number, plan in enumerate(_FURTHER):
+    looks = [(plan, AGAIN, COUNT + number * AGAIN) for number, plan in enumerate(_FURTHER)]
+    for plan, count, skip in [(_CLOSE, COUNT, 0), *looks] if likely else looks:
         if budget is not None or not in_doubt(registrar, best):
             break
-        new = [run(nominal, AGAIN, COUNT + number * AGAIN, plan=plan) for nominal in nominals]
+        if plan is _CLOSE and likely:
+            new = [run(nominals[0], spread(likely[0], count, *likely[1:]), plan=plan)]
+        else:
+            new = [run(view, spread(view, count, rotation, translation, skip), plan=plan) for view in nominals]
         found += new
         before, again = best, max(new, key=agreement)
         best = max(before, again, key=agreement)
