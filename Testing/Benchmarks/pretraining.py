@@ -1,7 +1,7 @@
 """Benchmark of pretraining: time to quality, certificate, and success on independent simulators.
 
     python3 Testing/run.py bench pretraining [--do images train certify try report] [--cts chest chest-metal]
-        [--presets quick standard paper warm] [--seeds 0 1 2] [--sets plain cluttered polyenergetic] [--cases 200]
+        [--presets quick standard paper warm] [--seeds 0 1 2] [--sets plain alike cluttered polyenergetic] [--cases 200]
         [--no-certificate] [--settings optimiser=adamw second_looks=0 ... --out out/variant] [--anew]
 
 Every training and every trial is a piece: what is done already is kept in out/bench/pretraining and not done again, so
@@ -14,6 +14,7 @@ Reported: seconds to a median validation error of 20, 10 and 5 mm, images a seco
 network alone and the whole pipeline are tried on images of the whole CT:
 
 - plain: by plastimatch (exact ray tracing, not our renderer), with scatter and noise;
+- alike: the same rays, but dose, scatter and detector drawn as for the certificate, which covers a wider range of them;
 - cluttered: the same with one to four instruments, a collimator, and a CT that lacks a part along z, drawn for each;
 - polyenergetic: XCIST's spectra and cross sections along plastimatch's rays.
 
@@ -34,8 +35,8 @@ from typing import Any
 
 import numpy as np
 
-from DiffPoseSlicerLib.evaluation.cases import BENCH_CARM, Case, cases, random_poses, shortened
-from DiffPoseSlicerLib.evaluation.metrics import difference_interval, mtre, wilson_interval
+from DiffPoseSlicerLib.evaluation.cases import BENCH_CARM, Case, cases, line_integrals, random_poses, shortened
+from DiffPoseSlicerLib.evaluation.metrics import default_points, difference_interval, mtre, wilson_interval
 from DiffPoseSlicerLib.evaluation.public_ct import cache_folder, public_ct
 from DiffPoseSlicerLib.evaluation.stress import CLEAN, Exposure
 from DiffPoseSlicerLib.imaging.ct import CTVolume
@@ -45,6 +46,7 @@ from DiffPoseSlicerLib.pretraining.model import PoseModel
 from DiffPoseSlicerLib.pretraining.pretrain import pretrain
 from DiffPoseSlicerLib.pretraining.settings import Settings
 from DiffPoseSlicerLib.pretraining.settings import preset as preset_named
+from DiffPoseSlicerLib.pretraining.trials import fluoroscopy
 from DiffPoseSlicerLib.registration.register import Registrar, register
 
 NEEDS_PEERS = False
@@ -53,7 +55,7 @@ TRANSLATION = (50.0, 50.0, 100.0)
 ROTATION = {"quick": 30.0, "standard": 45.0, "thorough": 45.0, "paper": 30.0, "warm": 30.0}
 LEVELS_MM = (20, 10, 5)
 PIECES = ("images", "train", "certify", "try", "report")
-SETS = ("plain", "cluttered", "polyenergetic")
+SETS = ("plain", "cluttered", "polyenergetic", "alike")
 OTHER = {"chest": "chest-metal", "chest-metal": "chest"}
 
 
@@ -217,15 +219,25 @@ def try_model(ct: CTVolume, preset: str, kind: str, folder: Path, options: argpa
 
 def images(ct: CTVolume, kind: str, rotation: float, count: int) -> Iterator[Case]:
     """The images of a set: the same for all models of a CT and range."""
-    rng = np.random.default_rng([41, SETS.index(kind)])
-    truths = random_poses(shortened(ct), count, rng, rotation, TRANSLATION)
+    rng = np.random.default_rng([41, SETS.index("plain" if kind == "alike" else kind)])
+    short = shortened(ct)
+    truths = random_poses(short, count, rng, rotation, TRANSLATION)
+    cache = cache_folder() / "line-integrals"
+    if kind == "alike":
+        for number, (truth, paths) in enumerate(
+            zip(truths, line_integrals(ct, truths, BENCH_CARM, cache), strict=True)
+        ):
+            xray = fluoroscopy(paths, BENCH_CARM, np.random.default_rng([43, number]))
+            uncovered = np.zeros(xray.pixels.shape, bool)
+            yield Case(number, xray, short, truth, BENCH_CARM, default_points(short.center), uncovered)
+        return
     if kind == "polyenergetic":
         from _polyenergetic import polyenergetic
 
         yield from cases(ct, truths, [CLEAN] * count, images=polyenergetic(ct, truths, BENCH_CARM))
         return
     exposures = [cluttered(rng) if kind == "cluttered" else CLEAN for _ in truths]
-    yield from cases(ct, truths, exposures, cache=cache_folder() / "line-integrals")
+    yield from cases(ct, truths, exposures, cache=cache)
 
 
 def cluttered(rng: np.random.Generator) -> Exposure:
@@ -263,16 +275,25 @@ def report(out: Path) -> None:
         texts = ", ".join(f"{good} of {count} ({good / count:.1%})" for good, count in figures)
         middle = sorted(figures, key=lambda f: f[0] / f[1])[len(figures) // 2]
         print(f"{preset:9} {kind:13} {texts}; median {middle[0]} of {middle[1]}")
-    print("\nCertificate minus plain plastimatch images, points, 95 % interval")
-    for row in trainings:
-        sure, tried = row["certificate"], trials.get((row["preset"], row["seed"], "plain"), {}).get(row["ct"])
-        if sure["cases"] and tried:
-            low, high = difference_interval(sure["successes"], sure["cases"], tried["successes"], tried["cases"])
-            between = 100 * (sure["successes"] / sure["cases"] - tried["successes"] / tried["cases"])
-            print(
-                f"{row['ct']}-{row['preset']}-{row['seed']}: {between:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) of "
-                f"{sure['cases']} and {tried['cases']} cases"
-            )
+    for kind in ("alike", "plain"):
+        print(f"\nCertificate minus plastimatch ({kind}), points, 95 % interval")
+        pairs: dict[str, list[tuple[int, int, int, int]]] = {}
+        for row in trainings:
+            sure, tried = row["certificate"], trials.get((row["preset"], row["seed"], kind), {}).get(row["ct"])
+            if sure["cases"] and tried:
+                pair = sure["successes"], sure["cases"], tried["successes"], tried["cases"]
+                pairs.setdefault(row["preset"], []).append(pair)
+                print(difference_line(f"{row['ct']}-{row['preset']}-{row['seed']}", pair))
+        for preset, found in pairs.items():
+            good, count, other, of = (sum(column) for column in zip(*found, strict=True))
+            print(difference_line(f"{preset}, all together", (good, count, other, of)))
+
+
+def difference_line(name: str, pair: tuple[int, int, int, int]) -> str:
+    """One rate (successes, cases) minus another in a line."""
+    low, high = difference_interval(*pair)
+    between = 100 * (pair[0] / pair[1] - pair[2] / pair[3])
+    return f"{name}: {between:+.1f} ({100 * low:+.1f} to {100 * high:+.1f}) of {pair[1]} and {pair[3]} cases"
 
 
 def training_line(row: dict[str, Any]) -> str:

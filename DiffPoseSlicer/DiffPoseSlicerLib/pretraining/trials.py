@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..geometry.carm import CArm
 from ..geometry.coordinates import transform_points
 from ..geometry.pose import Pose
 from ..imaging.ct import CTVolume
@@ -75,6 +76,22 @@ class Outcome:
         return cls(**data | {"offset": tuple(data["offset"])})
 
 
+def fluoroscopy(
+    paths: NDArray[np.float32], carm: CArm, rng: np.random.Generator, *, clutter: float = 0.0, display: float = 0.0
+) -> XrayImage:
+    """What trials take for a fluoroscopy of line integrals (rows, columns); see :class:`Trials`."""
+    carm = replace(carm, intensity="transmission")
+    effects = draw_effects(rng, 1, carm, clutter=clutter, display=display)
+    # Doses at which a person would still call it an image; training goes lower.
+    effects = Effects(
+        **{f.name: getattr(effects, f.name) for f in fields(effects)}
+        | {"photons": np.exp(rng.uniform(np.log(400), np.log(6000), 1)).astype(np.float32)}
+    )
+    noise = rng.standard_normal((1, *paths.shape), dtype=np.float32)
+    image, lit = form(np.asarray(paths, np.float32)[None], effects, carm, noise)
+    return XrayImage(image[0], carm, None if lit.all() else lit[0])
+
+
 class Trials:
     """A CT and a task made ready for trials of any model of theirs.
 
@@ -102,16 +119,8 @@ class Trials:
         rng = np.random.default_rng(seed)
         task = self.task
         offset = sample_offsets(rng, 1, task.rotation, task.translation, task.carm)[0]
-        carm = replace(task.carm, intensity="transmission")
-        paths = self._projector.project(carm, task.pose(offset).camera_to_ras).reshape(1, *carm.image_size)
-        effects = draw_effects(rng, 1, carm, clutter=self.clutter, display=self.display)
-        # Doses at which a person would still call it an image; training goes lower.
-        effects = Effects(
-            **{f.name: getattr(effects, f.name) for f in fields(effects)}
-            | {"photons": np.exp(rng.uniform(np.log(400), np.log(6000), 1)).astype(np.float32)}
-        )
-        image, lit = form(paths, effects, carm, rng.standard_normal(paths.shape, dtype=np.float32))
-        return XrayImage(image[0], carm, None if lit.all() else lit[0]), offset
+        paths = self._projector.project(task.carm, task.pose(offset).camera_to_ras).reshape(task.carm.image_size)
+        return fluoroscopy(paths, task.carm, rng, clutter=self.clutter, display=self.display), offset
 
     def attempt(self, model: PoseModel, seed: list[int]) -> Outcome:
         """One case."""
