@@ -34,9 +34,9 @@ _SMALLEST_SCALE = 0.05
 _OUTLIER = 3.0
 # Residual scale that solutions are ranked with.
 _RANKING_SCALE = 0.25
-# What a pixel that cannot be compared adds to the bounded misfit of a pose, at most: a little, or poses that move the CT
-# until hardly anything is left to compare would rank first. One whose patch agrees all the same adds no more than that
-# patch's misfit: what the CT lacks is often little, and no one can say how much.
+# What a pixel that cannot be compared adds to the bounded misfit of a pose, at most: a little, or poses that move the
+# CT until hardly anything is left to compare would rank first. One whose patch agrees all the same adds no more than
+# that patch's misfit: what the CT lacks is often little, and no one can say how much.
 _UNSEEN = 0.14
 # A pose that leaves less than this part of the image to compare is worth less and less: it cannot be told from chance.
 _LEAST_SEEN, _CHANCE = 0.25, 0.15

@@ -46,8 +46,8 @@ class FirstOrder:
         parameterisation: one of PARAMETERISATIONS.
         pixels: of the image's longer side, stage by stage; the CT is averaged to match.
         iterations: most iterations a stage.
-        rate: of Adam, in mm (rotations at the solver's lever), in the first stage; a half, an eighth, a 64th of it in the
-            next ones, as in xvr.
+        rate: of Adam, in mm (rotations at the solver's lever), in the first stage; then a half, an eighth, a 64th
+            of it, as in xvr.
         decay, every: the rate is multiplied by `decay` after `every` iterations.
         patches: compare only so many square patches of `window` pixels, drawn where the X-ray has structure; 0: all.
         window: side of the local windows and patches, pixels.
