@@ -231,9 +231,9 @@ def register(
         xrays: attenuation images with their geometry. Several are registered as one rigid body: how they lie to each
             other comes from `relative`, else from a start of one pose for each, else from `view` and angles given one
             for each, else from the angles in their DICOM files.
-        start: a Pose, a list of Poses (one per view), a PoseModel (anything with `hypotheses(xray)`; it looks at the
-            first X-ray), or "search": the whole range about `view` without any model. Where a result is in doubt, more
-            is tried about the pose, or about the model's guess and over the whole of its range.
+        start: a Pose, a list of Poses (one per view), a PoseModel (anything with its `hypotheses`, `likely`, ranges; it
+            looks at the first X-ray), or "search": the whole range about `view` without any model. Where a result is in
+            doubt, more is tried about the pose, or about the model's guess and over the whole of its range.
         view, lao_rao, cran_caud: the view a search is centred on, for several X-rays one for each; without `view`, AP;
             "any" searches around AP, PA and both laterals. Also fixes where the C-arm stands in the scene: for "any",
             as in the view that was found.
@@ -301,8 +301,9 @@ def register(
         result = registrar.register(xrays, candidates, budget=budget, **own, **settings)
         if budget is None and in_doubt(registrar, result):
             if hasattr(start, "likely"):  # a model knows where else the pose may be
-                own = {"known": result, "likely": start.likely(xrays[0])}
-                result = search(registrar, xrays, [nominal], start.rotation, start.translation, None, **own, **settings)
+                ranges = start.rotation, start.translation
+                likely = start.likely(xrays[0])
+                result = search(registrar, xrays, [nominal], *ranges, None, result, likely, **settings)
             else:
                 more = start_poses.spread(candidates[0], registrar.center, *_SECOND_LOOK)
                 again = registrar.register(xrays, more, plan=CAREFUL_PLAN, **own, **settings)

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ..geometry.pose import Pose
-from ..geometry.se3 import Array
 from . import starts
 from .descent import CAREFUL_PLAN, DISTINCT_MM, distance_mm
 from .result import Hypothesis, RegistrationResult, hypotheses
@@ -40,6 +39,8 @@ _CLOSE = (
 )
 # Poses that lie nearer to each other are one.
 _SAME_MM = 3.0
+# The view's nominal pose, a pose to look around, and half-ranges about it.
+_Place = tuple[Pose, Pose, ArrayLike, ArrayLike]
 # As many distinct minima of several views are reported.
 _MOST = 8
 
@@ -68,23 +69,31 @@ def search(
         settings: for :meth:`Registrar.register`.
     """
     own = None if budget is None else budget / len(nominals)
+    everywhere = [(nominal, nominal, rotation, translation) for nominal in nominals]
 
-    def run(nominal: Pose, candidates: Array, **more: Any) -> RegistrationResult:
-        return registrar.register(xrays, candidates, start="search", nominal=nominal, budget=own, **settings, **more)
+    def look(places: Sequence[_Place], count: int, skip: int, **more: Any) -> list[RegistrationResult]:
+        return [
+            registrar.register(
+                xrays,
+                starts.search(about.ras_to_camera, registrar.center, count, turn, shift, skip),
+                start="search",
+                nominal=nominal,
+                budget=own,
+                **settings,
+                **more,
+            )
+            for nominal, about, turn, shift in places
+        ]
 
-    def spread(about: Pose, count: int, rotation: ArrayLike, translation: ArrayLike, skip: int = 0) -> Array:
-        return starts.search(about.ras_to_camera, registrar.center, count, rotation, translation, skip)
-
-    found = [known] if known else [run(view, spread(view, COUNT, rotation, translation)) for view in nominals]
+    further = [(plan, everywhere, AGAIN, COUNT + number * AGAIN) for number, plan in enumerate(_FURTHER)]
+    if likely:
+        further.insert(0, (_CLOSE, [(nominals[0], *likely)], COUNT, 0))
+    found = [known] if known else look(everywhere, COUNT, 0)
     best = max(found, key=agreement)
-    looks = [(plan, AGAIN, COUNT + number * AGAIN) for number, plan in enumerate(_FURTHER)]
-    for plan, count, skip in [(_CLOSE, COUNT, 0), *looks] if likely else looks:
+    for plan, places, count, skip in further:
         if budget is not None or not in_doubt(registrar, best):
             break
-        if plan is _CLOSE and likely:
-            new = [run(nominals[0], spread(likely[0], count, *likely[1:]), plan=plan)]
-        else:
-            new = [run(view, spread(view, count, rotation, translation, skip), plan=plan) for view in nominals]
+        new = look(places, count, skip, plan=plan)
         found += new
         before, again = best, max(new, key=agreement)
         best = max(before, again, key=agreement)
