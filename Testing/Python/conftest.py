@@ -79,3 +79,15 @@ def no_training_outlives_the_tests(tmp_path_factory: pytest.TempPathFactory) -> 
         if pid and pid != os.getpid() and is_running(status.parent):
             with contextlib.suppress(OSError):
                 os.kill(int(pid), signal.SIGTERM)
+
+
+@pytest.fixture
+def example(host):
+    """The example module's widget, opened with one volume in the scene; unloaded afterwards."""
+    import slicer
+
+    node = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "CT")
+    slicer.util.updateVolumeFromArray(node, np.arange(60, dtype=np.int16).reshape(3, 4, 5))
+    host.load(ROOT / "Testing" / "Host" / "example" / "HostExample.py")
+    yield host.open("HostExample")
+    host.unload("HostExample")
