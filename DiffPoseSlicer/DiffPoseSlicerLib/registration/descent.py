@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,7 +21,7 @@ from .evidence import CutPrism
 from .intensity import Scatter
 from .result import Progress
 from .similarity import Terms, noise_map
-from .solver import LEVER_MM, Solution, solve
+from .solver import LEVER_MM, ROUGH_STEP, SMALLEST_STEP, Solution, polish, solve
 from .views import Prior, RigidObjective, View, reduced
 
 if TYPE_CHECKING:
@@ -76,6 +77,7 @@ CAREFUL_PLAN = (
 )
 # Then the best pose is settled on fine detail.
 FINISH = Level(128, 16, 0.75, 6, 1, detail=2.0)
+FINER = Level(192, 16, 0.75, 4, 1, detail=1.5)
 # What is left after that is how 128 pixels average: 0.05 to 0.2 mm along the beam. An image with less noise than this,
 # in units of attenuation, tells better at more pixels: one that was rendered, or the mean of many frames.
 FINEST, _QUIET = Level(320, 16, 0.75, 3, 1, detail=2.0), 0.004
@@ -192,6 +194,9 @@ class Descent:
             if sharpest.pixels > finest and all(map(_quiet, sharp)):
                 self.xrays, finest = sharp, sharpest.pixels
                 self._finishing.append(sharpest)
+            elif side >= FINER.pixels > finest:
+                finest = FINER.pixels
+                self._finishing.append(FINER)
         self.xrays = [reduced(xray, finest) for xray in self.xrays]
         self._scatter = [Scatter() for _ in self.xrays]
         self._fitted = False
@@ -208,10 +213,14 @@ class Descent:
         whole: RigidObjective | None = None
         for number, level in enumerate(self.plan):
             small = [reduced(xray, level.pixels) for xray in self.xrays]
-            objective = self._objective(level, small, depth)
+            objective, fits = self._objective(level, small, depth), level.scatter
+            if self._fitted and fits:  # a coarser level's best pose does
+                fits -= 1
+                if self._estimate_scatter(objective, small, poses[0]):
+                    objective = self._objective(level, small, depth)
             solution = self._solve(number, level, objective, poses)
             tried = self._minima(solution, len(poses) if number else level.keep)
-            for _ in range(level.scatter):
+            for _ in range(fits):
                 best = solution.ras_to_camera[int(np.argmax(solution.terms.score))]
                 if not self._estimate_scatter(objective, small, best):
                     break
@@ -235,7 +244,9 @@ class Descent:
         for number, level in enumerate(self._finishing, len(self.plan)):
             if self.pace.word() is None:
                 detail = self._objective(level, [reduced(x, level.pixels) for x in self.xrays], depth)
-                last, row = self._solve(number, level, detail, best[None]), 0
+                note = partial(self.pace.note, number)
+                short = SMALLEST_STEP if level is self._finishing[-1] else ROUGH_STEP
+                last, row = polish(detail, best, level.iterations, short, note, self.pace.word), 0
                 best = last.ras_to_camera[0]
                 minima[0] = best, 0.0
         assert whole is not None  # a plan has a level

@@ -7,7 +7,7 @@ acceptance and its own reason to stop.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -21,11 +21,14 @@ from .similarity import Terms, Weights
 LEVER_MM = 100.0
 _SCALE = np.array([LEVER_MM] * 3 + [1.0] * 3)
 _LARGEST_STEP = 40.0  # mm, with rotations taken at the lever
-_SMALLEST_STEP = 0.02  # mm likewise: a shorter one is not worth a rendering
+_LARGEST_POLISH = 3.0  # likewise, where the pose is nearly found
+SMALLEST_STEP = 0.02  # mm likewise: a shorter one is not worth a rendering
+ROUGH_STEP = 0.1  # mm likewise: nor is one that finer images will correct
 # A step judged good under held weights must not cost more than this of the agreement of all pixels: as the pose moves,
 # pixels whose rays left the CT come into play, and the held weights know nothing of them.
 LOSS = 5e-4
 RISE = 1.05
+_LEAST_CORRELATION = 0.15
 _FIRST_DAMPING, _LARGEST_DAMPING = 1e-3, 1e4
 
 REASONS = ("converged", "stalled", "iterations", "budget", "dominated")
@@ -106,12 +109,12 @@ def solve(
         evaluations += 1
         gain = present.cost - tried.judged
         better = (gain > 0) & (tried.score > present.score - LOSS) & (tried.cost < RISE * present.cost)
-        small = (gain < tolerance * present.cost) | (lengths < _SMALLEST_STEP)
+        small = (gain < tolerance * present.cost) | (lengths < SMALLEST_STEP)
         poses[rows[better]] = candidates[better]
         terms.put(rows[better], tried.rows(np.flatnonzero(better)))
         damping[rows] = np.where(better, np.maximum(damping[rows] / 5, 1e-7), damping[rows] * 8)
         for row, good, tiny, length in zip(rows, better, small, lengths, strict=True):
-            if tiny and (good or length < _SMALLEST_STEP):
+            if tiny and (good or length < SMALLEST_STEP):
                 reasons[row], active[row] = "converged", False
             elif damping[row] > _LARGEST_DAMPING:
                 reasons[row], active[row] = "stalled", False
@@ -120,8 +123,59 @@ def solve(
     return Solution(poses, terms, reasons, evaluations)
 
 
-def _step(center: Array, poses: Array, terms: Terms, damping: NDArray[np.float64]) -> tuple[Array, Array]:
-    """Poses after one damped Gauss-Newton step of at most _LARGEST_STEP, and the steps' lengths (mm at the lever)."""
+def polish(
+    objective: Objective,
+    ras_to_camera: Array,
+    iterations: int,
+    shortest: float = SMALLEST_STEP,
+    on_step: Callable[[Array, Terms], None] | None = None,
+    stop: Callable[[], str | None] | None = None,
+) -> Solution:
+    """Follow the gradient to its zero from a pose nearby, whether or not each step lowers the cost.
+
+    Seen finely, the cost ripples: with the samples along the rays, and with which pixels count. In a noisy image the
+    ripples are as high as what a step of half a millimetre gains, and steps that must lower the cost stall. The
+    gradient does not ripple, for its part along the rays is taken out.
+
+    Args:
+        ras_to_camera: (4, 4) the start.
+        shortest: length of the last step worth taking, mm with rotations at the lever.
+        objective, iterations, on_step, stop: see :func:`solve`.
+
+    Returns:
+        Where the steps end, or the start where all pixels agree less there.
+
+    Raises:
+        Cancelled: `stop` said so.
+    """
+    start = pose = np.array(ras_to_camera, float)[None]
+    first = terms = objective.evaluate(pose, None)
+    reason, number = "iterations", 0
+    for number in range(1, iterations + 1):
+        word = stop() if stop else None
+        if word == "cancelled":
+            raise Cancelled
+        if word == "budget":
+            reason = word
+            break
+        # Of images that correlate by rho at best, the cost bends less than Gauss and Newton take it to, by rho.
+        rho = np.clip(terms.ncc, _LEAST_CORRELATION, 1)[:, None, None]
+        assert terms.matrix is not None
+        softer = replace(terms, matrix=terms.matrix * rho)
+        pose, length = _step(objective.center, pose, softer, np.zeros(1), _LARGEST_POLISH)
+        terms = objective.evaluate(pose, None)
+        if on_step:
+            on_step(pose, terms)
+        if length[0] < shortest:
+            reason = "converged"
+            break
+    if terms.score[0] < first.score[0] - LOSS:
+        pose, terms, reason = start, first, "stalled"
+    return Solution(pose, terms, [reason], number + 1)
+
+
+def _step(center: Array, poses: Array, terms: Terms, damping: NDArray[np.float64], largest: float = _LARGEST_STEP) -> tuple[Array, Array]:
+    """Poses after one damped Gauss-Newton step of at most `largest`, and the steps' lengths (mm at the lever)."""
     assert terms.matrix is not None and terms.gradient is not None
     matrix = terms.matrix / (_SCALE[:, None] * _SCALE)
     diagonal = np.einsum("bii->bi", matrix)
@@ -130,6 +184,6 @@ def _step(center: Array, poses: Array, terms: Terms, damping: NDArray[np.float64
     matrix = matrix + np.eye(6) * (damping[:, None] * np.maximum(diagonal, floor) + floor)[:, None, :]
     xi = -np.linalg.solve(matrix, (terms.gradient / _SCALE)[..., None])[..., 0]
     length = np.linalg.norm(xi, axis=1, keepdims=True)
-    xi = xi * np.minimum(1, _LARGEST_STEP / np.maximum(length, 1e-12)) / _SCALE
+    xi = xi * np.minimum(1, largest / np.maximum(length, 1e-12)) / _SCALE
     center_cam = poses[:, :3, :3] @ center + poses[:, :3, 3]
-    return turn_about(xi, center_cam) @ poses, np.minimum(length[:, 0], _LARGEST_STEP)
+    return turn_about(xi, center_cam) @ poses, np.minimum(length[:, 0], largest)
