@@ -54,7 +54,7 @@ def test_a_mirrored_image_is_said_and_not_flipped(small_ct, registrar, taken, wr
     start, truth, image = taken
     misread = XrayImage.from_array(image, CARM, "attenuation", name="x.png").reoriented(*wrong)
     result = register(small_ct, misread, start, registrar=registrar)
-    assert result.similarities[0] < orientation.POOR  # the result is that of the image as it was given
+    assert result.agreements[0] < orientation.POOR  # the result is that of the image as it was given
     (warning,) = result.warnings
     assert "x.png seems mirrored left to right" in warning
     assert wrong[1] or "turned by" not in warning  # a turn about the beam can be the pose's as well as the file's
@@ -72,7 +72,7 @@ def test_the_wrong_place_is_not_taken_for_a_mirrored_image(small_ct, registrar, 
     xray = XrayImage.from_array(image, CARM, "attenuation")
     far = Pose.about(view_rotation("AP", 60, 40), small_ct.center, CARM, [0, 0, 0, 80, 90, 0])
     candidates = spread(far.ras_to_camera, registrar.center, *registrar.spread())
-    poor = [orientation.POOR - 0.2]
+    poor = [orientation.POOR - 0.05]
     assert orientation.orientation_warnings(registrar, [xray], candidates, [np.eye(4)], poor) == ()
 
 

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from .xray import XrayImage
 
 Way = tuple[bool, int]  # mirrored, rotation: as in CArm
-# Another way must beat the stated one by this much similarity to be believed, and be this good in itself.
-MARGIN, GOOD = 0.1, 0.85
+# Another way must beat the stated one by this much agreement to be believed, and be this good in itself.
+MARGIN, GOOD = 0.02, 0.93
 # A way that also turns the image must beat one that does not by this: a turn can be a rotation about the beam instead.
-_TURN_COST = 0.03
+_TURN_COST = 0.006
 # How many ways that look best at a glance are compared properly.
 _PROMISING = 2
 
@@ -26,7 +26,7 @@ class OrientationTrial:
 
     Attributes:
         xray: The image as it fits best; the one given unless another way is clearly better.
-        scores: Similarity of each way compared properly, by (mirrored, rotation).
+        scores: Agreement of each way compared properly, by (mirrored, rotation).
         note: What was found and what to do, for the user; "" where nothing speaks against the stated way.
     """
 
@@ -37,7 +37,7 @@ class OrientationTrial:
 
 def try_orientations(
     xray: XrayImage,
-    similarity: Callable[[XrayImage], float],
+    agreement: Callable[[XrayImage], float],
     *,
     stated: float | None = None,
     glance: Callable[[XrayImage], float] | None = None,
@@ -46,9 +46,9 @@ def try_orientations(
 
     Args:
         xray: As read.
-        similarity: Of an image to the CT at the best pose found for it; higher is better.
-        stated: The similarity of `xray` itself, where it is known.
-        glance: A quicker, rougher similarity; given one, only the two ways it likes best are compared properly.
+        agreement: Of an image with the CT at the best pose found for it; see `registration.similarity.Terms.score`.
+        stated: The agreement of `xray` itself, where it is known.
+        glance: A quicker, rougher agreement; given one, only the two ways it likes best are compared properly.
     """
     given = (xray.carm.mirrored, xray.carm.rotation)
 
@@ -59,8 +59,8 @@ def try_orientations(
     if glance is not None:
         rough = {way: glance(image) for way, image in images.items()}
         images = {way: images[way] for way in preference(rough)[:_PROMISING]}
-    scores = {given: float(similarity(xray)) if stated is None else float(stated)}
-    scores |= {way: float(similarity(image)) for way, image in images.items()}
+    scores = {given: float(agreement(xray)) if stated is None else float(stated)}
+    scores |= {way: float(agreement(image)) for way, image in images.items()}
     best = preference(scores)[0]
     if scores[best] <= scores[given] + MARGIN or scores[best] < GOOD:
         return OrientationTrial(xray, scores, "")
@@ -69,7 +69,7 @@ def try_orientations(
     words += [f"turned by {turn} degrees"] if turn else []
     note = (
         f"The image{f' {xray.name}' if xray.name else ''} seems {' and '.join(words)} against what its file says: so "
-        f"it fits with a similarity of {scores[best]:.2f}, as it is with {scores[given]:.2f}. Nothing was changed: "
+        f"it agrees with the CT to {scores[best]:.3f}, as it is to {scores[given]:.3f}. Nothing was changed: "
         f"check it, and register it as {way_text(best)} (mirrored {str(best[0]).lower()}, rotation {best[1]})."
     )
     return OrientationTrial(images[best], scores, note)

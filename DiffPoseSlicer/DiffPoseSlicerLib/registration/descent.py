@@ -140,11 +140,13 @@ class Pace:
 class Found:
     """Where a descent ended: the pose (ras_to_camera of the first view), what is known of it, and other minima.
 
-    `scatter` is each view's pedestal.
+    `similarities` and `agreements` are each view's: correlation where something can be compared, and what poses are
+    ranked by; `scatter` is each view's pedestal.
     """
 
     ras_to_camera: Array
     similarities: list[float]
+    agreements: list[float]
     covariance: Array
     minima: list[tuple[Array, float]]
     reason: str
@@ -252,7 +254,7 @@ class Descent:
         assert whole is not None  # a plan has a level
         return Found(
             best,
-            whole.correlations(best),
+            *whole.fits(best),
             _covariance(last.terms, row),
             [
                 (pose, final - less)

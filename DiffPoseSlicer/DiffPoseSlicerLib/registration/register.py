@@ -201,6 +201,7 @@ class Registrar:
             versions=versions(self.projector(8.0).backend),
             carms=carms,
             signs=measured,
+            agreements=found.agreements,
         )
 
 
@@ -312,7 +313,7 @@ def register(
     if budget is None:
         warnings: tuple[str, ...] = ()
         if orientations:
-            warnings = orientation_warnings(registrar, xrays, candidates, others, result.similarities, cancel)
+            warnings = orientation_warnings(registrar, xrays, candidates, others, result.agreements, cancel)
         if warnings:
             result = replace(result, trust=Trust(False, 0.0, (MIRRORED, *result.trust.reasons)))
         result = replace(result, warnings=warnings, seconds=time.perf_counter() - began)

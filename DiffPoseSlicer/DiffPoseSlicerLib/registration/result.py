@@ -68,6 +68,8 @@ class RegistrationResult:
     Attributes:
         poses: one per view.
         similarities: one per view: weighted mean local correlation, at most 1.
+        agreements: one per view: agreement of all pixels, also of those that the CT may not explain; what poses are
+            ranked by. 1 is perfect, wrong poses seldom reach 0.92.
         trust: see :class:`Trust`.
         covariance: (6, 6) of the twist (omega, v), rad and mm, camera axes of the first view, about `center`.
         expected_error_mm: what the mean error (mm) of points within 80 mm of `center` stays below in nine of ten
@@ -99,6 +101,7 @@ class RegistrationResult:
     warnings: tuple[str, ...] = ()
     carms: list[CArm] | None = None
     signs: dict[str, float] = field(default_factory=dict)
+    agreements: list[float] = field(default_factory=list)
 
     @property
     def pose(self) -> Pose:

@@ -34,8 +34,9 @@ _SMALLEST_SCALE = 0.05
 _OUTLIER = 3.0
 # Residual scale that solutions are ranked with.
 _RANKING_SCALE = 0.25
-# What a pixel that cannot be compared adds to the bounded misfit of a pose: a little, or poses that move the CT until
-# hardly anything is left to compare would rank first.
+# What a pixel that cannot be compared adds to the bounded misfit of a pose, at most: a little, or poses that move the
+# CT until hardly anything is left to compare would rank first. One whose patch agrees all the same adds no more than
+# that patch's misfit: what the CT lacks is often little, and no one can say how much.
 _UNSEEN = 0.14
 # A pose that leaves less than this part of the image to compare is worth less and less: it cannot be told from chance.
 _LEAST_SEEN, _CHANCE = 0.25, 0.15
@@ -233,9 +234,13 @@ class LocalCorrelation:
         a = np.asarray(moving, np.float32).reshape(batch, count, size)
         spread = a.reshape(batch, -1).std(1)[:, None, None] + np.float32(1e-9)
         flat = (_FLAT * spread) ** 2, np.float32((_FLAT * self.contrast) ** 2)
-        shown = base = np.broadcast_to(self.mask + np.float32(1e-6), a.shape)
+        visible = base = whole = np.broadcast_to(self.mask + np.float32(1e-6), a.shape)
+        complete = None
         if extra is not None:
-            shown, base = self._believed(a, extra.reshape(a.shape), flat)
+            visible = base = self.mask * extra.reshape(a.shape) + np.float32(1e-6)
+            if not self.isolated and (extra < 1).any():
+                complete = _Compared(a, self.fixed, whole, *flat)
+                base = self._believed(complete, whole, visible) if self.robust else base
 
         weight, judged = base, None
         if held is not None:
@@ -267,7 +272,7 @@ class LocalCorrelation:
             cost if judged is None else judged,
             cost,
             (share * correlation).sum((1, 2)).astype(float),
-            self._score(now.residual, shown, gate, extra is not None),
+            self._score(now.residual, visible, whole, gate, complete),
             gradient,
             matrix,
             [Weights(weight, share, seen, gate)],
@@ -298,20 +303,15 @@ class LocalCorrelation:
             matrix[0].astype(float),
         )
 
-    def _believed(self, a: Float, extra: Float, flat: tuple[Float, np.floating]) -> tuple[Float, Float]:
-        """Weights (B, P, K) of the pixels that may be compared when poses are ranked, and when they are moved."""
-        visible = self.mask * extra + np.float32(1e-6)
-        if not self.robust or self.isolated or not (extra < 1).any():
-            return visible, visible
-        whole = np.broadcast_to(self.mask + np.float32(1e-6), a.shape)
-        seen = _Compared(a, self.fixed, whole, *flat)
-        correlation = (whole * seen.a * seen.f).sum(-1, keepdims=True) / seen.total
+    def _believed(self, complete: _Compared, whole: Float, visible: Float) -> Float:
+        """Weights (B, P, K) of the pixels that move the pose: those that may be compared, and where these are few, what
+        agrees all the same."""
+        correlation = (whole * complete.a * complete.f).sum(-1, keepdims=True) / complete.total
         attainable = np.sqrt(1 - np.float32(0.99) * self._noise_part)
         agrees = _ramp(correlation / attainable, *_AGREE)
-        signal = self.mask * self._signal
-        known = (signal * extra).sum((1, 2), keepdims=True) / np.maximum(signal.sum(), np.float32(1e-9))
-        more = self.mask * (1 - extra) * agrees
-        return visible + more, visible + more * (1 - _ramp(known, *_NEED))
+        known = (self._signal * visible).sum((1, 2), keepdims=True)
+        known /= np.maximum((self._signal * whole).sum((1, 2), keepdims=True), np.float32(1e-9))
+        return visible + np.maximum(whole - visible, 0) * agrees * (1 - _ramp(known, *_NEED))
 
     def _importance(self, base: Float, gate: Float | None) -> tuple[Float, Float]:
         """Pixels that may be seen in each patch, and what it counts: by its contrast over noise, free of the image's
@@ -320,17 +320,22 @@ class LocalCorrelation:
         importance = self._signal * np.minimum(seen / (0.3 * size), 1) * size
         return seen, importance if gate is None else importance * gate
 
-    def _score(self, residual: Float, base: Float, gate: Float | None, hides: bool) -> NDArray[np.float64]:
-        """See `Terms.score`; `hides` says whether the pose decides what may be compared."""
-        seen, importance = self._importance(base, gate)
-        evidence = importance.sum((1, 2))
-        misfit = _bounded(residual, base, importance / np.maximum(evidence, 1e-9)[:, None, None], seen)
-        # Of a single structure, what is hidden where it shows.
-        whole = np.broadcast_to(self.mask + np.float32(1e-6), base.shape)
-        everything = self._importance(whole, gate)[1].sum((1, 2))
-        unseen = np.clip(1 - evidence / np.maximum(everything, 1e-9), 0, 1) if hides else np.zeros(len(misfit))
+    def _score(
+        self, residual: Float, visible: Float, whole: Float, gate: Float | None, complete: _Compared | None
+    ) -> NDArray[np.float64]:
+        """See `Terms.score`; `complete` compares whole patches where some may not be seen, or is None."""
+        seen, importance = self._importance(visible, gate)
+        pixels, most = self._importance(whole, gate)  # of a single structure: where it shows
+        everything = np.maximum(most.sum((1, 2), keepdims=True), np.float32(1e-9))
+        misfit = _bounded(residual, visible, importance / everything, seen)
+        if whole is visible:
+            return 1 - misfit
+        hidden = np.maximum(most - importance, 0) / everything
+        if complete is not None:
+            hidden = hidden * np.minimum(_misfits(complete.residual, whole, pixels) / np.float32(_UNSEEN), 1)
+        unseen = hidden.sum((1, 2)).astype(float)
         chance = np.maximum(unseen - (1 - _LEAST_SEEN), 0) * (_CHANCE / _LEAST_SEEN)
-        return 1 - (1 - unseen) * misfit - unseen * _UNSEEN - chance
+        return 1 - misfit - unseen * _UNSEEN - chance
 
     def _robust(self, base: Float, residual: Float) -> Float:
         """Geman-McClure weights of residuals by their own robust scale, per pose."""
@@ -362,10 +367,15 @@ def _mean_square(compared: _Compared, weight: Float, share: Float, seen: Float) 
 
 
 def _bounded(residual: Float, base: Float, share: Float, seen: Float) -> NDArray[np.float64]:
-    """(B,) mean of r^2 / (1 + r^2 / (2 s)^2) under one scale s for all."""
+    """(B,) mean of the patches' misfits by their shares."""
+    return (share * _misfits(residual, base, seen)).sum((1, 2)).astype(float)
+
+
+def _misfits(residual: Float, base: Float, seen: Float) -> Float:
+    """(B, P, 1) each patch's mean of r^2 / (1 + r^2 / (2 s)^2) under one scale s for all."""
     square = residual * residual
     square = base * square / (1 + square * np.float32(1 / (2 * _RANKING_SCALE) ** 2))
-    return (share * square.sum(-1, keepdims=True) / seen).sum((1, 2)).astype(float)
+    return square.sum(-1, keepdims=True) / seen
 
 
 def _derivatives(

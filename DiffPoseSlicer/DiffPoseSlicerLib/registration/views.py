@@ -184,9 +184,10 @@ class RigidObjective:
         weights = [part.weights[0] for part in parts]
         return Terms(judged, cost, ncc, score, gradient, matrix, weights, weight.sum(1))
 
-    def correlations(self, ras_to_camera: Array) -> list[float]:
-        """Each view's own similarity at one pose (4, 4)."""
-        return [float(self._view_terms(index, ras_to_camera[None], None).ncc[0]) for index in range(len(self.views))]
+    def fits(self, ras_to_camera: Array) -> tuple[list[float], list[float]]:
+        """Each view's own correlation, and its agreement (`Terms.score`), at one pose (4, 4)."""
+        terms = [self._view_terms(index, ras_to_camera[None], None) for index in range(len(self.views))]
+        return [float(one.ncc[0]) for one in terms], [float(one.score[0]) for one in terms]
 
     def fitted_scatter(
         self, index: int, xray: XrayImage, ras_to_camera: Array, before: Scatter | None = None
