@@ -76,11 +76,11 @@ CAREFUL_PLAN = (
     Level(128, 8, 0.75, 10, 2),
 )
 # Then the best pose is settled on fine detail.
-FINISH = Level(128, 16, 0.75, 6, 1, detail=2.0)
-FINER = Level(192, 16, 0.75, 4, 1, detail=1.5)
+FINISH = Level(128, 16, 0.75, 20, 1, detail=2.0)
+FINER = Level(192, 16, 0.75, 12, 1, detail=1.5)
 # What is left after that is how 128 pixels average: 0.05 to 0.2 mm along the beam. An image with less noise than this,
 # in units of attenuation, tells better at more pixels: one that was rendered, or the mean of many frames.
-FINEST, _QUIET = Level(320, 16, 0.75, 3, 1, detail=2.0), 0.004
+FINEST, _QUIET = Level(320, 16, 0.75, 12, 1, detail=2.0), 0.004
 # One bone among others: the whole image at low resolution says little about it, so start finer and robust. Soft tissue
 # and bones that are not rendered vary more smoothly than a bone's own edges: what whole images leave possible is told
 # apart by ever finer detail. The noise of a CT rendered sharply counts as change by the pose and shortens every step,
@@ -216,7 +216,7 @@ class Descent:
         for number, level in enumerate(self.plan):
             small = [reduced(xray, level.pixels) for xray in self.xrays]
             objective, fits = self._objective(level, small, depth), level.scatter
-            if self._fitted and fits:  # a coarser level's best pose does
+            if self._fitted and fits:  # the best pose of the level before is near enough for one
                 fits -= 1
                 if self._estimate_scatter(objective, small, poses[0]):
                     objective = self._objective(level, small, depth)

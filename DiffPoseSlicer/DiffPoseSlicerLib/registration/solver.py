@@ -29,6 +29,8 @@ ROUGH_STEP = 0.1  # mm likewise: nor is one that finer images will correct
 LOSS = 5e-4
 RISE = 1.05
 _LEAST_CORRELATION = 0.15
+# Cosine between steps that are taken for a series, and how much farther than the last of them to go at most.
+_ALIGNED, _FARTHEST = 0.9, 4.0
 _FIRST_DAMPING, _LARGEST_DAMPING = 1e-3, 1e4
 
 REASONS = ("converged", "stalled", "iterations", "budget", "dominated")
@@ -104,7 +106,7 @@ def solve(
         if not len(rows):
             break
         present = terms.rows(rows)
-        candidates, lengths = _step(objective.center, poses[rows], present, damping[rows])
+        candidates, lengths = _moved(objective.center, poses[rows], _step(present, damping[rows]), _LARGEST_STEP)
         tried = objective.evaluate(candidates, present.weights)
         evaluations += 1
         gain = present.cost - tried.judged
@@ -150,40 +152,58 @@ def polish(
     """
     start = pose = np.array(ras_to_camera, float)[None]
     first = terms = objective.evaluate(pose, None)
-    reason, number = "iterations", 0
-    for number in range(1, iterations + 1):
+    before, reason, evaluations = np.zeros((1, 6)), "iterations", 1
+    for _ in range(iterations):
         word = stop() if stop else None
         if word == "cancelled":
             raise Cancelled
         if word == "budget":
             reason = word
             break
+        assert terms.matrix is not None
         # Of images that correlate by rho at best, the cost bends less than Gauss and Newton take it to, by rho.
         rho = np.clip(terms.ncc, _LEAST_CORRELATION, 1)[:, None, None]
-        assert terms.matrix is not None
-        softer = replace(terms, matrix=terms.matrix * rho)
-        pose, length = _step(objective.center, pose, softer, np.zeros(1), _LARGEST_POLISH)
+        step = _step(replace(terms, matrix=terms.matrix * rho), np.zeros(1))
+        length = float(np.linalg.norm(step))
+        before, step = step, step * _series(before[0], step[0])
+        pose = _moved(objective.center, pose, step, _LARGEST_POLISH)[0]
         terms = objective.evaluate(pose, None)
+        evaluations += 1
         if on_step:
             on_step(pose, terms)
-        if length[0] < shortest:
+        if length < shortest:
             reason = "converged"
             break
     if terms.score[0] < first.score[0] - LOSS:
         pose, terms, reason = start, first, "stalled"
-    return Solution(pose, terms, [reason], number + 1)
+    return Solution(pose, terms, [reason], evaluations)
 
 
-def _step(center: Array, poses: Array, terms: Terms, damping: NDArray[np.float64], largest: float = _LARGEST_STEP) -> tuple[Array, Array]:
-    """Poses after one damped Gauss-Newton step of at most `largest`, and the steps' lengths (mm at the lever)."""
+def _series(before: Array, step: Array) -> float:
+    """The sum of steps that go on as this one (6,) follows the one before, as a multiple of it (Aitken).
+
+    Weights that hold what does not fit yet let each step go only a part of the way.
+    """
+    along, square = float(before @ step), float(before @ before)
+    if along < _ALIGNED * np.sqrt(square * float(step @ step)) or along >= square:
+        return 1.0
+    return min(1 / (1 - along / square), _FARTHEST)
+
+
+def _step(terms: Terms, damping: NDArray[np.float64]) -> Array:
+    """Damped Gauss-Newton steps (B, 6), in mm: rotations at the lever."""
     assert terms.matrix is not None and terms.gradient is not None
     matrix = terms.matrix / (_SCALE[:, None] * _SCALE)
     diagonal = np.einsum("bii->bi", matrix)
     # A direction that the image says nothing about must not make the system singular.
     floor = 1e-6 * diagonal.max(1, keepdims=True) + 1e-12
     matrix = matrix + np.eye(6) * (damping[:, None] * np.maximum(diagonal, floor) + floor)[:, None, :]
-    xi = -np.linalg.solve(matrix, (terms.gradient / _SCALE)[..., None])[..., 0]
-    length = np.linalg.norm(xi, axis=1, keepdims=True)
-    xi = xi * np.minimum(1, largest / np.maximum(length, 1e-12)) / _SCALE
+    return -np.linalg.solve(matrix, (terms.gradient / _SCALE)[..., None])[..., 0]
+
+
+def _moved(center: Array, poses: Array, steps: Array, largest: float) -> tuple[Array, Array]:
+    """Poses (B, 4, 4) after steps of at most `largest` mm, and the steps' lengths (B,)."""
+    length = np.linalg.norm(steps, axis=1)
+    xi = steps * np.minimum(1, largest / np.maximum(length, 1e-12))[:, None] / _SCALE
     center_cam = poses[:, :3, :3] @ center + poses[:, :3, 3]
-    return turn_about(xi, center_cam) @ poses, np.minimum(length[:, 0], largest)
+    return turn_about(xi, center_cam) @ poses, np.minimum(length, largest)
