@@ -72,10 +72,12 @@ def test_steps_that_go_a_part_of_the_way_each_are_summed():
     assert abs(end(result)) < 0.2 and result.reasons == ["converged"] and result.evaluations < 0.7 * plain
 
 
-def test_polishing_keeps_the_start_where_all_pixels_would_agree_less():
+def test_polishing_ends_where_all_pixels_agree_best_when_the_gradient_leads_away():
     away = AlongX(lambda x: 1 - 0.1 * x, lambda x: -1.0, lambda x: 1 - 0.01 * x)
     result = polish(away, at(0.5), 5)
     assert end(result) == 0.5 and result.reasons == ["stalled"]
+    over = AlongX(lambda x: 1 - 0.1 * x, lambda x: -1.0, lambda x: 1 - 0.01 * (x - 1.5) ** 2)
+    assert end(polish(over, at(0.5), 5)) == pytest.approx(1.5, abs=1e-4)
 
 
 def test_polishing_stops_when_told_to():

@@ -145,13 +145,14 @@ def polish(
         objective, iterations, on_step, stop: see :func:`solve`.
 
     Returns:
-        Where the steps end, or the start where all pixels agree less there.
+        Where the steps end; where all pixels agree less there than at the start, the best of what was passed.
 
     Raises:
         Cancelled: `stop` said so.
     """
-    start = pose = np.array(ras_to_camera, float)[None]
-    first = terms = objective.evaluate(pose, None)
+    pose = np.array(ras_to_camera, float)[None]
+    terms = objective.evaluate(pose, None)
+    first, best = float(terms.score[0]), (pose, terms)
     before, reason, evaluations = np.zeros((1, 6)), "iterations", 1
     for _ in range(iterations):
         word = stop() if stop else None
@@ -169,13 +170,14 @@ def polish(
         pose = _moved(objective.center, pose, step, _LARGEST_POLISH)[0]
         terms = objective.evaluate(pose, None)
         evaluations += 1
+        best = max(best, (pose, terms), key=lambda passed: float(passed[1].score[0]))
         if on_step:
             on_step(pose, terms)
         if length < shortest:
             reason = "converged"
             break
-    if terms.score[0] < first.score[0] - LOSS:
-        pose, terms, reason = start, first, "stalled"
+    if terms.score[0] < first - LOSS:
+        (pose, terms), reason = best, "stalled"
     return Solution(pose, terms, [reason], evaluations)
 
 
