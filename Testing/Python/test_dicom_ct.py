@@ -215,6 +215,7 @@ def test_enhanced_multi_frame(tmp_path):
     [
         (lambda: series(phantom())[:1], "1 slice"),
         (lambda: series(phantom(), Modality="MR"), "found: MR"),
+        (lambda: series(phantom(), Modality="Nobody^At^All"), "found: unknown"),
         (lambda: series(phantom(), ImageType=["ORIGINAL", "PRIMARY", "LOCALIZER"]), "found: localizer"),
         (lambda: [ct_slice(phantom()[5], AXIAL, 0) for _ in range(5)], "at one place"),
         (lambda: series(phantom(), RescaleIntercept="0", RescaleSlope="1"), ""),

@@ -51,7 +51,8 @@ def test_the_page_says_what_is_known(small_ct: CTVolume, registered: tuple, tmp_
 
 def test_a_patient_is_named_only_where_asked(small_ct: CTVolume, registered: tuple) -> None:
     xray, result = registered
-    assert "Doe" not in report(small_ct, [xray], result)
+    words = re.sub("base64,[^\"']*", "", report(small_ct, [xray], result))  # any three letters occur in a picture
+    assert "Doe" not in words
     assert "Patient: Doe &lt;7&gt;" in report(small_ct, [xray], result, patient="Doe <7>")
 
 

@@ -6,6 +6,7 @@ or uneven slices, gantry tilt and any orientation are dealt with and said; nothi
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ _HEADER = [
     "FrameOfReferenceUID",
 ]  # fmt: skip
 _MAX_FILES = 20000
+# As many kinds of other images are named in a refusal.
+_MOST_KINDS = 6
 # Slices closer than this are the same slice twice, mm.
 _SAME = 1e-3
 # Uneven when a gap differs from the usual one by more than this fraction.
@@ -105,7 +108,10 @@ def _collect(files: list[Path], path: Path) -> tuple[dict[tuple, list[Slice]], l
         types = [str(t).upper() for t in _list(get(header, "ImageType", []))]
         if text(header, "Modality") != "CT" or "LOCALIZER" in types:
             others += 1
-            kinds.add("localizer" if "LOCALIZER" in types else text(header, "Modality") or "unknown")
+            # A damaged file may hold anything there; only a code is shown (PS3.5, 6.2).
+            modality = text(header, "Modality")
+            named = modality if re.fullmatch("[A-Z0-9_ ]{1,16}", modality) else "unknown"
+            kinds.add("localizer" if "LOCALIZER" in types else named)
             continue
         for frame in range(min(frame_count(header), _MAX_FILES)):
             one = _slice(header, file, frame)
@@ -121,7 +127,7 @@ def _collect(files: list[Path], path: Path) -> tuple[dict[tuple, list[Slice]], l
     if unreadable:
         notes.append(f"{unreadable} files could not be read and were left out.")
     if not series:
-        found = f" (found: {', '.join(sorted(kinds))})" if kinds else ""
+        found = f" (found: {', '.join(sorted(kinds)[:_MOST_KINDS])})" if kinds else ""
         raise InputError(f"{path.name} holds no CT slices{found}; choose the CT.")
     return series, notes, others
 
