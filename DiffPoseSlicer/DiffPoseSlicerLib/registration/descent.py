@@ -75,11 +75,12 @@ CAREFUL_PLAN = (
     Level(128, 16, 1.25, 8, 2, margin=1.5, narrow=(3, 2), scatter=1),
     Level(128, 8, 0.75, 10, 2),
 )
-# Then the best pose is settled on fine detail.
+# Then the best pose is settled on fine detail, and, where the X-ray has the pixels, on finer detail: what is left is
+# how pixels average, and what varies smoothly.
 FINISH = Level(128, 16, 0.75, 20, 1, detail=2.0)
 FINER = Level(192, 16, 0.75, 12, 1, detail=1.5)
-# What is left after that is how 128 pixels average: 0.05 to 0.2 mm along the beam. An image with less noise than this,
-# in units of attenuation, tells better at more pixels: one that was rendered, or the mean of many frames.
+# An image with less noise than this, in units of attenuation, tells better at still more pixels: one that was rendered,
+# or the mean of many frames.
 FINEST, _QUIET = Level(320, 16, 0.75, 12, 1, detail=2.0), 0.004
 # One bone among others: the whole image at low resolution says little about it, so start finer and robust. Soft tissue
 # and bones that are not rendered vary more smoothly than a bone's own edges: what whole images leave possible is told
@@ -167,7 +168,7 @@ class Descent:
         isolated: see `similarity.LocalCorrelation`.
         pace: progress and cancellation.
         prior: see `views.Prior`.
-        finish: the level that settles the best pose, or None; FINEST follows where no X-ray has noise.
+        finish: the level that settles the best pose, or None; FINER follows it, or FINEST where no X-ray has noise.
         neighbours: the level at which the neighbours one vertebra up and down are tried, or None.
         background: line integrals (N,) of what else is known to show, by a view's number, its camera, pixels (N, 2) and
             a voxel size in mm; None: nothing.

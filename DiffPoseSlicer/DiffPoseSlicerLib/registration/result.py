@@ -69,7 +69,7 @@ class RegistrationResult:
         poses: one per view.
         similarities: one per view: weighted mean local correlation, at most 1.
         agreements: one per view: agreement of all pixels, also of those that the CT may not explain; what poses are
-            ranked by. 1 is perfect, wrong poses seldom reach 0.92.
+            ranked by; 1 is perfect. With the geometry taken as stated, also where it was then estimated.
         trust: see :class:`Trust`.
         covariance: (6, 6) of the twist (omega, v), rad and mm, camera axes of the first view, about `center`.
         expected_error_mm: what the mean error (mm) of points within 80 mm of `center` stays below in nine of ten

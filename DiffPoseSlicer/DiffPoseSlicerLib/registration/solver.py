@@ -136,8 +136,8 @@ def polish(
     """Follow the gradient to its zero from a pose nearby, whether or not each step lowers the cost.
 
     Seen finely, the cost ripples: with the samples along the rays, and with which pixels count. In a noisy image the
-    ripples are as high as what a step of half a millimetre gains, and steps that must lower the cost stall. The
-    gradient does not ripple, for its part along the rays is taken out.
+    ripples are as high as what a step gains, and steps that must lower the cost stall. The gradient does not ripple,
+    for its part along the rays is taken out.
 
     Args:
         ras_to_camera: (4, 4) the start.
