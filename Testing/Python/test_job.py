@@ -361,9 +361,11 @@ def test_kills_at_any_instant_lose_no_more_than_the_last_seconds(tmp_path):
     kept = 0.0
     for number in range(4):
         pid = start_detached(job.folder)
-        # The first dies while it starts; the others when they have done something.
+        # The first dies while it starts; the others when they have done something, the last when something is kept.
         if number:
             wait_for(lambda: read_status(job.folder).get("state") == "running")
+        if number == 3:
+            wait_for((job.folder / "checkpoint.safetensors").exists)
         time.sleep(rng.uniform(0, 2.0))
         os.kill(pid, signal.SIGKILL)
         wait_for(lambda: not is_running(job.folder))
