@@ -159,8 +159,14 @@ class PoseModel:
 
     def _run(self, images: NDArray[np.float32]) -> tuple[Array, Array]:
         """Offsets and expected errors (n, 6) of images (n, rows, columns) on the network's rays."""
-        with torch.inference_mode():
-            offset, log_spread = self._network(torch.from_numpy(images))
+        # A network this small is slower on several threads: they wait for each other longer than they work.
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            with torch.inference_mode():
+                offset, log_spread = self._network(torch.from_numpy(images))
+        finally:
+            torch.set_num_threads(threads)
         spread = np.exp(log_spread.double().numpy()) * self.task.ranges * self._calibration
         return offset.double().numpy(), spread
 

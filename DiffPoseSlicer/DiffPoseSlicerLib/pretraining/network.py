@@ -95,6 +95,12 @@ class PoseNetwork(nn.Module):
         return self.offset(features) * self.ranges, self.spread(features.detach()).clamp(-7, 2)
 
 
+def _box(images: Tensor) -> Tensor:
+    """The mean over 9 x 9 pixels, along one axis after the other: a fifth of the work."""
+    padded = nn.functional.pad(images, (4, 4, 4, 4), mode="replicate")
+    return nn.functional.avg_pool2d(nn.functional.avg_pool2d(padded, (9, 1), 1), (1, 9), 1)
+
+
 def normalised(images: Tensor) -> Tensor:
     """(n, rows, columns) to (n, 2, rows, columns): the image standardised, and without its local mean and contrast.
 
@@ -103,9 +109,6 @@ def normalised(images: Tensor) -> Tensor:
     x = images[:, None]
     x = x - x.mean((2, 3), keepdim=True)
     x = x / (x.std((2, 3), keepdim=True) + 1e-6)
-    box = lambda image: nn.functional.avg_pool2d(  # noqa: E731
-        nn.functional.pad(image, (4, 4, 4, 4), mode="replicate"), 9, 1
-    )
-    mean = box(x)
-    local = (x - mean) / (box((x - mean).square()) + 0.01).sqrt()
+    mean = _box(x)
+    local = (x - mean) / (_box((x - mean).square()) + 0.01).sqrt()
     return torch.cat([x.clamp(-4, 4), local], 1)

@@ -21,7 +21,7 @@ from .evidence import CutPrism
 from .intensity import Scatter
 from .result import Progress
 from .similarity import Terms, noise_map
-from .solver import LEVER_MM, ROUGH_STEP, SMALLEST_STEP, Solution, polish, solve
+from .solver import LAST_STEP, LEVER_MM, ROUGH_STEP, Solution, polish, solve
 from .views import Prior, RigidObjective, View, reduced
 
 if TYPE_CHECKING:
@@ -64,24 +64,27 @@ class Level:
 
 PLAN = (
     Level(32, 32, 1.25, 12, 4, tolerance=1e-2, margin=4.0, narrow=(4, 10), robust=False),
-    Level(64, 16, 1.25, 10, 2, tolerance=5e-3, margin=2.0, narrow=(4, 2), scatter=4),
-    Level(128, 16, 1.25, 8, 2, margin=1.5, narrow=(2, 1), scatter=1),
-    Level(128, 8, 0.75, 8, 2),
+    Level(48, 12, 1.25, 10, 2, tolerance=5e-3, margin=2.0, narrow=(4, 2), scatter=4),
+    Level(96, 12, 1.25, 8, 2, margin=1.5, narrow=(2, 1), scatter=1),
+    Level(96, 8, 1.25, 8, 2),
 )
 # A second look where the first ended in a poor fit: more basins are followed for longer.
 CAREFUL_PLAN = (
     Level(32, 32, 1.25, 16, 10, tolerance=3e-3, margin=6.0, narrow=(6, 24), robust=False),
-    Level(64, 16, 1.25, 12, 4, tolerance=5e-3, margin=2.5, narrow=(5, 4), scatter=4),
-    Level(128, 16, 1.25, 8, 2, margin=1.5, narrow=(3, 2), scatter=1),
-    Level(128, 8, 0.75, 10, 2),
+    Level(48, 12, 1.25, 12, 4, tolerance=5e-3, margin=2.5, narrow=(5, 4), scatter=4),
+    Level(96, 12, 1.25, 8, 2, margin=1.5, narrow=(3, 2), scatter=1),
+    Level(96, 8, 1.25, 10, 2),
 )
-# Then the best pose is settled on fine detail, and, where the X-ray has the pixels, on finer detail: what is left is
-# how pixels average, and what varies smoothly.
+# Then the best pose is settled on fine detail: what is left is how pixels average, and what varies smoothly. Where the
+# X-ray has the pixels, roughly first and then on finer ones. Detail of a pixel or two alone would be noise, and the
+# little by which a rendering is less sharp than an X-ray: it pulls along the beam.
 FINISH = Level(128, 16, 0.75, 20, 1, detail=2.0)
-FINER = Level(192, 16, 0.75, 12, 1, detail=1.5)
+ROUGH, FINER = Level(96, 12, 1.25, 20, 1, detail=2.0), Level(192, 24, 1.25, 12, 1, detail=2.0)
 # An image with less noise than this, in units of attenuation, tells better at still more pixels: one that was rendered,
 # or the mean of many frames.
 FINEST, _QUIET = Level(320, 16, 0.75, 12, 1, detail=2.0), 0.004
+# Where agreement is measured in the end, whatever was solved at.
+WHOLE = Level(128, 8, 0.75, 0, 1)
 # One bone among others: the whole image at low resolution says little about it, so start finer and robust. Soft tissue
 # and bones that are not rendered vary more smoothly than a bone's own edges: what whole images leave possible is told
 # apart by ever finer detail. The noise of a CT rendered sharply counts as change by the pose and shortens every step,
@@ -168,7 +171,7 @@ class Descent:
         isolated: see `similarity.LocalCorrelation`.
         pace: progress and cancellation.
         prior: see `views.Prior`.
-        finish: the level that settles the best pose, or None; FINER follows it, or FINEST where no X-ray has noise.
+        settles: whether the best pose is settled on finer images in the end, and its agreement measured at WHOLE.
         neighbours: the level at which the neighbours one vertebra up and down are tried, or None.
         background: line integrals (N,) of what else is known to show, by a view's number, its camera, pixels (N, 2) and
             a voxel size in mm; None: nothing.
@@ -183,24 +186,25 @@ class Descent:
     isolated: bool
     pace: Pace
     prior: Prior | None = None
-    finish: Level | None = None
+    settles: bool = False
     neighbours: int | None = None
     background: Background | None = None
 
     def __post_init__(self) -> None:
+        self._reduced: dict[int, list[XrayImage]] = {}
+        self._finishing: list[Level] = []
         finest = max(level.pixels for level in self.plan)
-        self._finishing = [self.finish] if self.finish else []
-        if self.finish:
+        if self.settles:
             side = max(max(xray.carm.image_size) for xray in self.xrays)
             sharpest = replace(FINEST, pixels=side // -(-side // FINEST.pixels))  # whole pixels averaged
-            sharp = [reduced(xray, sharpest.pixels) for xray in self.xrays]
-            if sharpest.pixels > finest and all(map(_quiet, sharp)):
-                self.xrays, finest = sharp, sharpest.pixels
-                self._finishing.append(sharpest)
-            elif side >= FINER.pixels > finest:
-                finest = FINER.pixels
-                self._finishing.append(FINER)
+            if sharpest.pixels > FINISH.pixels and all(map(_quiet, self._small(sharpest))):
+                self._finishing = [ROUGH, sharpest]
+            else:
+                self._finishing = [ROUGH, FINER] if side >= FINER.pixels else [FINISH]
+            finest = max(FINISH.pixels, self._finishing[-1].pixels)
+        # Coarser levels are averaged from the finest: what noise of single pixels is left is blurred the more.
         self.xrays = [reduced(xray, finest) for xray in self.xrays]
+        self._reduced = {finest: list(self.xrays)}
         self._scatter = [Scatter() for _ in self.xrays]
         self._fitted = False
 
@@ -215,7 +219,7 @@ class Descent:
         minima: list[tuple[Array, float]] = []  # poses, and how much less they agree than the best of their level
         whole: RigidObjective | None = None
         for number, level in enumerate(self.plan):
-            small = [reduced(xray, level.pixels) for xray in self.xrays]
+            small = self._small(level)
             objective, fits = self._objective(level, small, depth), level.scatter
             if self._fitted and fits:  # the best pose of the level before is near enough for one
                 fits -= 1
@@ -246,12 +250,14 @@ class Descent:
         best, final = last.ras_to_camera[row], float(last.terms.score[row])
         for number, level in enumerate(self._finishing, len(self.plan)):
             if self.pace.word() is None:
-                detail = self._objective(level, [reduced(x, level.pixels) for x in self.xrays], depth)
+                detail = self._objective(level, self._small(level), depth)
                 note = partial(self.pace.note, number)
-                short = SMALLEST_STEP if level is self._finishing[-1] else ROUGH_STEP
+                short = LAST_STEP if level is self._finishing[-1] else ROUGH_STEP
                 last, row = polish(detail, best, level.iterations, short, note, self.pace.word), 0
                 best = last.ras_to_camera[0]
                 minima[0] = best, 0.0
+        if self.settles:
+            whole = self._objective(WHOLE, self._small(WHOLE), depth)
         assert whole is not None  # a plan has a level
         return Found(
             best,
@@ -274,8 +280,14 @@ class Descent:
 
     def at(self, pose: Array, level: Level) -> tuple[RigidObjective, list[XrayImage]]:
         """The objective at one resolution about a pose (ras_to_camera), and the X-rays it compares, less no scatter."""
-        small = [reduced(xray, level.pixels) for xray in self.xrays]
+        small = self._small(level)
         return self._objective(level, small, float(pose[2, :3] @ self.center + pose[2, 3])), small
+
+    def _small(self, level: Level) -> list[XrayImage]:
+        """The X-rays at a level's resolution."""
+        if level.pixels not in self._reduced:
+            self._reduced[level.pixels] = [reduced(xray, level.pixels) for xray in self.xrays]
+        return self._reduced[level.pixels]
 
     def _beside(
         self, solution: Solution, objective: RigidObjective, level: Level

@@ -88,25 +88,28 @@ def ray_weights(
         (B, N).
     """
     to_index = (ras_to_index @ camera_to_ras).astype(np.float32)
-    source = to_index[:, None, :3, 3]
-    direction = points.astype(np.float32) @ np.swapaxes(to_index[:, :3, :3], 1, 2)
-    with np.errstate(divide="ignore"):
-        slope = 1 / np.where(np.abs(direction) < 1e-6, np.float32(1e-6), direction)
-    missing = np.zeros(direction.shape[:2], np.float32)
-    length = np.linalg.norm(points, axis=1).astype(np.float32)
+    columns = np.ascontiguousarray(np.asarray(points, np.float32).T)
+    length = np.sqrt((columns * columns).sum(0))
+    source = to_index[:, :3, 3, None]
+    directions = [to_index[:, axis, :3] @ columns for axis in range(3)]  # (B, N) each
+    slopes = [1 / np.copysign(np.maximum(np.abs(d), np.float32(1e-6)), d) for d in directions]
+    missing = np.zeros((len(to_index), len(points)), np.float32)
+    between = np.empty_like(missing)
     for prism in prisms:
-        near = np.zeros_like(missing)
-        far = np.ones_like(missing)
-        for axis in range(3):
-            low, high = np.float32(prism.lower[axis]), np.float32(prism.upper[axis])
-            t0 = (low - source[..., axis]) * slope[..., axis]
-            t1 = (high - source[..., axis]) * slope[..., axis]
-            np.maximum(near, np.minimum(t0, t1), out=near)
-            np.minimum(far, np.maximum(t0, t1), out=far)
         normal = np.float32(np.linalg.norm(ras_to_index[prism.axis, :3]))
-        cosine = np.abs(direction[..., prism.axis]) / (normal * length)
+        cosine = np.abs(directions[prism.axis]) / (normal * length)
         aside = np.clip((_THROUGH - cosine) / (_THROUGH - _ASIDE), 0, 1)
-        missing += np.maximum(far - near, 0) * aside
+        if not aside.any():
+            continue
+        near, far = np.zeros_like(missing), np.ones_like(missing)
+        for axis, slope in enumerate(slopes):
+            bounds = np.float32(prism.lower[axis]), np.float32(prism.upper[axis])
+            if not np.isfinite(bounds).any():
+                continue
+            t0, t1 = ((bound - source[:, axis]) * slope for bound in bounds)
+            np.maximum(near, np.minimum(t0, t1, out=between), out=near)
+            np.minimum(far, np.maximum(t0, t1, out=between), out=far)
+        missing += np.maximum(far - near, 0, out=between) * aside
     missing *= length
     tolerance = np.full((len(missing), 1), _TOLERANCE_MM, np.float32)
     if least:

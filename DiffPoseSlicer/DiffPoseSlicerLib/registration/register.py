@@ -18,7 +18,17 @@ from ..geometry.coordinates import transform_points
 from ..geometry.pose import VIEWS, Pose
 from ..geometry.se3 import Array, inverse
 from . import starts as start_poses
-from .descent import CAREFUL_PLAN, FINISH, ISOLATED_GEOMETRY, ISOLATED_PLAN, PLAN, Background, Descent, Level, Pace
+from .descent import (
+    CAREFUL_PLAN,
+    FINISH,
+    ISOLATED_GEOMETRY,
+    ISOLATED_PLAN,
+    PLAN,
+    Background,
+    Descent,
+    Level,
+    Pace,
+)
 from .evidence import CutPrism, cut_prisms
 from .joint import GeometryPriors
 from .orientation import orientation_warnings
@@ -142,7 +152,7 @@ class Registrar:
         """
         others = [np.eye(4)] * len(xrays) if relative is None else list(relative)
         candidates = np.asarray(candidates, float)
-        finish = None if self.isolated or (plan and plan[-1].pixels < FINISH.pixels) else FINISH
+        settles = not self.isolated and not (plan and plan[-1].pixels < PLAN[-1].pixels)
         neighbours = None if self.isolated or plan else 1
         plan = list(plan or (ISOLATED_PLAN if self.isolated else PLAN))
         given = list(xrays)
@@ -159,7 +169,7 @@ class Registrar:
             self.isolated,
             Pace(on_progress, cancel, budget),
             Prior(candidates[0], self.prior) if self.isolated and start == "pose" else None,
-            finish,
+            settles,
             neighbours,
             background,
         )
@@ -168,7 +178,7 @@ class Registrar:
         poses, similarities, covariance = poses_of_views(best, others), found.similarities, found.covariance
         carms, minima = None, found.minima
         if len(xrays) > 1 and geometry is not None and not geometry.exact and run.pace.word() != "budget":
-            last = ISOLATED_GEOMETRY if self.isolated else [*plan[-2:], *([finish] if finish else [])]
+            last = ISOLATED_GEOMETRY if self.isolated else [*plan[-2:], *([FINISH] if settles else [])]
             settled = settle(given, others, [self], best[None], geometry, last, run.pace, len(plan) + 1)
             poses, carms, covariance = settled.poses[0], settled.carms, settled.covariances[0]
             similarities = settled.similarities[0].tolist()

@@ -23,7 +23,8 @@ _SCALE = np.array([LEVER_MM] * 3 + [1.0] * 3)
 _LARGEST_STEP = 40.0  # mm, with rotations taken at the lever
 _LARGEST_POLISH = 3.0  # likewise, where the pose is nearly found
 SMALLEST_STEP = 0.02  # mm likewise: a shorter one is not worth a rendering
-ROUGH_STEP = 0.1  # mm likewise: nor is one that finer images will correct
+LAST_STEP = 0.05  # mm likewise: a shorter one is not worth looking at where it leads
+ROUGH_STEP = 0.1  # mm likewise, where finer images will correct it
 # A step judged good under held weights must not cost more than this of the agreement of all pixels: as the pose moves,
 # pixels whose rays left the CT come into play, and the held weights know nothing of them.
 LOSS = 5e-4
@@ -129,7 +130,7 @@ def polish(
     objective: Objective,
     ras_to_camera: Array,
     iterations: int,
-    shortest: float = SMALLEST_STEP,
+    shortest: float = LAST_STEP,
     on_step: Callable[[Array, Terms], None] | None = None,
     stop: Callable[[], str | None] | None = None,
 ) -> Solution:
@@ -141,7 +142,8 @@ def polish(
 
     Args:
         ras_to_camera: (4, 4) the start.
-        shortest: length of the last step worth taking, mm with rotations at the lever.
+        shortest: mm with rotations at the lever: a step shorter than this is the last, and taken unseen: the terms
+            returned are those before it.
         objective, iterations, on_step, stop: see :func:`solve`.
 
     Returns:
@@ -168,9 +170,10 @@ def polish(
         length = float(np.linalg.norm(step))
         before, step = step, step * _series(before[0], step[0])
         pose = _moved(objective.center, pose, step, _LARGEST_POLISH)[0]
-        terms = objective.evaluate(pose, None)
-        evaluations += 1
-        best = max(best, (pose, terms), key=lambda passed: float(passed[1].score[0]))
+        if length >= shortest:
+            terms = objective.evaluate(pose, None)
+            evaluations += 1
+            best = max(best, (pose, terms), key=lambda passed: float(passed[1].score[0]))
         if on_step:
             on_step(pose, terms)
         if length < shortest:

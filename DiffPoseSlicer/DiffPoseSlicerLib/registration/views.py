@@ -186,7 +186,7 @@ class RigidObjective:
 
     def fits(self, ras_to_camera: Array) -> tuple[list[float], list[float]]:
         """Each view's own correlation, and its agreement (`Terms.score`), at one pose (4, 4)."""
-        terms = [self._view_terms(index, ras_to_camera[None], None) for index in range(len(self.views))]
+        terms = [self._view_terms(index, ras_to_camera[None], None, False) for index in range(len(self.views))]
         return [float(one.ncc[0]) for one in terms], [float(one.score[0]) for one in terms]
 
     def fitted_scatter(
@@ -221,14 +221,15 @@ class RigidObjective:
         least = 0.5 if not view.correlation.robust else 0.0
         return ray_weights(self._prisms, self._prism_frame, camera_to_ras, view.points, least)
 
-    def _view_terms(self, index: int, ras_to_camera: Array, held: Weights | None) -> Terms:
+    def _view_terms(self, index: int, ras_to_camera: Array, held: Weights | None, derivatives: bool = True) -> Terms:
         view = self.views[index]
         camera_to_ras = inverse(view.from_first @ ras_to_camera)
-        images, jacobians = self.projector.project(
-            view.carm, camera_to_ras, pixels=view.patches.pixels, center=self.center, jacobian=True
+        rendered = self.projector.project(
+            view.carm, camera_to_ras, pixels=view.patches.pixels, center=self.center, jacobian=derivatives
         )
+        images, jacobians = rendered if derivatives else (rendered, None)
         if self._background is not None:
             images = images + self._background[index]
         if view.detail:
-            images, jacobians = view.detail(images), view.detail(jacobians)
+            images, jacobians = view.detail(images), view.detail(jacobians) if derivatives else None
         return view.correlation(images, jacobians, self._missing(view, camera_to_ras), held)
