@@ -444,9 +444,9 @@ def _moments(weight: Float, values: Float) -> tuple[Float, Float, Float]:
 
 def _residual_scale(residual: Float, base: Float) -> NDArray[np.float64]:
     """1.48 times the median absolute residual of the pixels that count, per pose, floored."""
-    flat, counts = residual.reshape(len(residual), -1), base.reshape(len(residual), -1)
-    thin = slice(None, None, _thinned(flat.shape[1]))
-    flat, counts = np.abs(flat[:, thin]), counts[:, thin] > 0.5
+    thin = np.s_[:, :: _thinned(residual[0].size)]
+    flat = np.abs(residual.reshape(len(residual), -1)[thin])
+    counts = base.reshape(len(residual), -1)[thin] > 0.5
     scale = [_middle(f[c]) if c.any() else 1.0 for f, c in zip(flat, counts, strict=True)]
     return np.maximum(1.4826 * np.asarray(scale, float), _SMALLEST_SCALE)
 

@@ -231,5 +231,5 @@ class RigidObjective:
         if self._background is not None:
             images = images + self._background[index]
         if view.detail:
-            images, jacobians = view.detail(images), view.detail(jacobians) if derivatives else None
+            images, jacobians = view.detail(images), None if jacobians is None else view.detail(jacobians)
         return view.correlation(images, jacobians, self._missing(view, camera_to_ras), held)
