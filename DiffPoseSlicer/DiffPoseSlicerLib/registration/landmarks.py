@@ -22,6 +22,9 @@ from ..geometry.se3 import Array, hat, inverse, rigid, so3_exp, turn_about
 _ITERATIONS = 60
 # Reprojection errors (mm at the detector) beyond this lose their say.
 _OUTLIER_MM = 8.0
+# What the last weights take for the scale of the rest. A smaller one would rather leave two landmarks out and fit the
+# others exactly, as any four can be fitted.
+_TELLS_MM = 12.0
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,7 @@ def pose_from_landmarks(pairs: LandmarkPairs, carm: CArm, view: str | None = Non
         poses[better] = tried[better]
         damping = np.where(better, np.maximum(damping / 5, 1e-9), np.minimum(damping * 8, 1e6))
         if turn % 6 == 5:  # outliers are shut out step by step, so that a far start still feels its landmarks
-            scale = max(scale / 2, _OUTLIER_MM / 2)
+            scale = max(scale / 2, _TELLS_MM)
         cost, gradient, matrix = _reprojection(poses, pairs.points, seen, carm.source_to_detector, center, scale)
     best = Pose(inverse(poses[int(np.argmin(cost))]))
     errors = reprojection_errors(pairs, carm, best)
