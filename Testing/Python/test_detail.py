@@ -88,7 +88,10 @@ def test_tissue_that_the_ct_lacks_no_longer_pulls_the_pose_along_the_beam(small_
     registrar = Registrar(small_ct, "cpu")
     points = default_points(small_ct.center)
     settled = register(small_ct, xray, truth, registrar=registrar)
-    stay = lambda objective, pose, *_: Solution(pose[None], objective.evaluate(pose[None], None), ["stalled"], 1)  # noqa: E731
+
+    def stay(objective, pose, *_):
+        return Solution(pose[None], objective.evaluate(pose[None], None), ["stalled"], 1)
+
     monkeypatch.setattr(descent, "polish", stay)
     before = register(small_ct, xray, truth, registrar=registrar)
     errors = [mtre(result.pose, truth, points) for result in (settled, before)]

@@ -159,7 +159,7 @@ class PoseModel:
 
     def _run(self, images: NDArray[np.float32]) -> tuple[Array, Array]:
         """Offsets and expected errors (n, 6) of images (n, rows, columns) on the network's rays."""
-        # A network this small is slower on several threads: they wait for each other longer than they work.
+        # One image through a network this small is slower on two threads than on one: they wait more than they work.
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:

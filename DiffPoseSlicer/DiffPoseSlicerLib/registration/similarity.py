@@ -452,13 +452,13 @@ def _residual_scale(residual: Float, base: Float) -> NDArray[np.float64]:
 
 
 def _middle(values: Float) -> float:
-    """The (upper) median: without the checks of numpy's, which cost as much again."""
+    """The (upper) median of values without NaN: numpy's own looks for these first."""
     half = len(values) // 2
     return float(np.partition(values, half)[half])
 
 
 def _thinned(count: int) -> int:
-    """Every how manieth of so many pixels is enough for a median; odd, for rows and patches have even lengths."""
+    """The stride at which so many pixels tell a median; odd, for rows and patches have even lengths."""
     return count // _ENOUGH | 1
 
 
