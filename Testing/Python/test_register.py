@@ -15,14 +15,16 @@ from DiffPoseSlicerLib.evaluation.cases import offset_start
 from DiffPoseSlicerLib.evaluation.metrics import default_points, mtre
 from DiffPoseSlicerLib.geometry.pose import view_rotation
 from DiffPoseSlicerLib.geometry.se3 import inverse
-from DiffPoseSlicerLib.registration.descent import PLAN
+from DiffPoseSlicerLib.registration.descent import PLAN, Level
 from DiffPoseSlicerLib.registration.evidence import cut_prisms, ray_weights
 from DiffPoseSlicerLib.registration.intensity import Scatter, smooth
 from DiffPoseSlicerLib.registration.register import Registrar, register
-from DiffPoseSlicerLib.registration.result import Trust
+from DiffPoseSlicerLib.registration.result import Hypothesis, RegistrationResult, Trust, hypotheses
+from DiffPoseSlicerLib.registration.search import likeliness
 from DiffPoseSlicerLib.registration.search import search as search_a_view
 from DiffPoseSlicerLib.registration.similarity import LocalCorrelation, Patches
-from DiffPoseSlicerLib.registration.starts import search
+from DiffPoseSlicerLib.registration.starts import search, turned
+from DiffPoseSlicerLib.registration.trust import shipped
 from DiffPoseSlicerLib.registration.views import reduced
 from DiffPoseSlicerLib.rendering.renderer import Projector
 
@@ -38,6 +40,12 @@ def projector(small_ct: CTVolume) -> Projector:
 @pytest.fixture(scope="module")
 def registrar(small_ct: CTVolume) -> Registrar:
     return Registrar(small_ct, "cpu")
+
+
+@pytest.fixture(scope="module")
+def success_signs(small_ct, projector, registrar) -> dict[str, float]:
+    truth = _truth(small_ct, 3)
+    return register(small_ct, _xray(projector, truth), truth, registrar=registrar).signs
 
 
 def _xray(projector: Projector, pose: Pose, scatter: float = 0.0, carm: CArm = CARM, seed: int = 0) -> XrayImage:
@@ -201,13 +209,21 @@ def test_a_doubtful_search_looks_again_at_starts_not_tried_yet():
     np.testing.assert_allclose(np.concatenate([first, again]), whole)
 
 
+def _result(pose: Pose, similarity: float, probability: float, signs: dict | None = None) -> RegistrationResult:
+    trust = Trust(probability > 0.8, probability, ())
+    minima = [Hypothesis(pose, similarity, 1.0)]
+    zero = np.zeros((6, 6))
+    found = RegistrationResult([pose], [0.9], trust, zero, 1.0, np.zeros(3), np.eye(4), minima, 1, 0.0, "search", "")
+    return replace(found, signs=signs or {})
+
+
 class Recording:
-    """A registrar that notes what it is asked; result n is trusted from one on, and lies `apart` mm from the last."""
+    """A registrar that notes what it is asked; result n is sure from one on, and lies `apart` mm from the last."""
 
     isolated, center = False, np.zeros(3)
 
-    def __init__(self, trusted_from: int = 9, apart: float = 50.0) -> None:
-        self.trusted_from, self.apart = trusted_from, apart
+    def __init__(self, sure_from: int = 9, apart: float = 50.0) -> None:
+        self.sure_from, self.apart = sure_from, apart
         self.patches: list[int] = []
         self.starts: list[np.ndarray] = []
 
@@ -217,39 +233,76 @@ class Recording:
         number = len(self.patches)
         pose = np.eye(4)
         pose[0, 3] = number * self.apart
-        trust = Trust(number >= self.trusted_from, 0.5, ())
-        best = SimpleNamespace(similarity=0.95 + 0.01 * number)
-        return SimpleNamespace(hypotheses=[best], trust=trust, pose=Pose(pose))
+        return _result(Pose(pose), 0.95 + 0.01 * number, 0.99 if number >= self.sure_from else 0.9)
 
 
-@pytest.mark.parametrize(("trusted_from", "looks"), [(1, [32]), (2, [32, 16]), (9, [32, 16, 16])])
-def test_a_search_looks_at_quarters_of_the_image_until_it_is_trusted(trusted_from: int, looks: list[int]):
-    registrar = Recording(trusted_from)
+@pytest.mark.parametrize(("sure_from", "looks"), [(1, [32]), (2, [32, 32]), (3, [32, 32, 16]), (9, [32, 32, 16, 16])])
+def test_a_search_looks_again_otherwise_until_it_is_sure(sure_from: int, looks: list[int]):
+    registrar = Recording(sure_from)
     best = search_a_view(registrar, [], [Pose(np.eye(4))], 45, 75, None)
     assert registrar.patches == looks
     assert best.hypotheses[0].similarity == pytest.approx(0.95 + 0.01 * len(looks))
-    starts = np.concatenate(registrar.starts).reshape(-1, 16).round(9)
-    assert len(np.unique(starts, axis=0)) == len(starts)  # no start is tried twice
+    assert len(best.hypotheses) == len(looks)  # what other looks came to is told
+    starts = np.concatenate(registrar.starts[2:] or registrar.starts[:1]).reshape(-1, 16).round(9)
+    assert len(np.unique(starts, axis=0)) == len(starts)  # quarters of the image are compared from new starts each time
 
 
 def test_a_pose_found_again_from_elsewhere_ends_a_search():
     registrar = Recording(apart=0.5)
     search_a_view(registrar, [], [Pose(np.eye(4))], 45, 75, None)
-    assert registrar.patches == [32, 16]
+    assert registrar.patches == [32, 32]
+
+
+def test_further_looks_are_at_all_views_together_and_say_which_it_was():
+    registrar = Recording(sure_from=4)
+    views = [Pose(np.diag([1.0, 1, 1, 1])), Pose(np.diag([-1.0, 1, -1, 1]))]
+    best = search_a_view(registrar, [], views, 45, 75, None)
+    assert [len(starts) for starts in registrar.starts] == [192, 192, 2 * 192, 2 * 384]
+    np.testing.assert_allclose(best.c0, views[0].camera_to_ras)  # the nearer one
+
+
+def test_what_tells_of_success_outranks_agreement(success_signs, small_ct):
+    """A wrong pose may agree better where the CT lacks much of the image; its parts do not agree with each other."""
+    torn = success_signs | {"halves": 40.0, "detail": 0.6, "rival": 1.2}
+    registrar = SimpleNamespace(ct=small_ct)
+    right = _result(Pose(np.eye(4)), 0.93, 0.0, success_signs)
+    wrong = _result(Pose(np.eye(4)), 0.97, 0.0, torn)
+    assert max([wrong, right], key=lambda result: likeliness(registrar, result)) is right
+    unseen = success_signs | {"cut": 0.99}  # hardly anything can be compared: no reason for trust, but to choose by
+    assert shipped().probability(unseen) == 0 and shipped().likelihood(unseen) > 0.5
+
+
+def test_no_hypothesis_is_believed_more_than_the_one_chosen():
+    pose = Pose(np.eye(4))
+    chosen, better, worse = hypotheses([(pose, 0.93), (pose, 0.97), (pose, 0.91)])
+    assert chosen.probability == better.probability > worse.probability
+    assert better.similarity == 0.97
+
+
+def test_a_level_may_look_around_what_it_keeps(small_ct, projector, registrar):
+    """A solution in the wrong basin leads to the right one beside it."""
+    truth = _truth(small_ct, 3)
+    off = turned(truth.ras_to_camera, small_ct.center, np.array([[0.18, -0.15, 0.12, 24.0, -21.0, 30.0]]))
+    alone = Level(48, 12, 1.25, 12, 1, detail=4.0)
+    xray, points = _xray(projector, truth), default_points(small_ct.center)
+    ends = [
+        mtre(registrar.register([xray], off, plan=[level], judged=False).pose, truth, points)
+        for level in (alone, replace(alone, spread=(12, 10.0, 20.0)))
+    ]
+    assert ends[1] < 5 < ends[0]
 
 
 def test_a_known_result_is_only_looked_at_again():
-    registrar = Recording(trusted_from=1)
-    known = Recording().register([], np.eye(4)[None])
-    known.hypotheses[0].similarity = 0.9
+    registrar = Recording(sure_from=1)
+    known = _result(Pose(np.eye(4)), 0.9, 0.9)
     best = search_a_view(registrar, [], [Pose(np.eye(4))], 45, 75, None, known=known)
-    assert registrar.patches == [16] and best.trust.trusted
+    assert registrar.patches == [32] and best.trust.trusted
 
 
 def test_where_a_model_says_the_pose_likely_is_is_looked_at_first():
-    registrar, middle = Recording(trusted_from=2, apart=80.0), np.eye(4)
+    registrar, middle = Recording(sure_from=2, apart=80.0), np.eye(4)
     middle[:3, 3] = 7.0, 0.0, 500.0
-    known = Recording().register([], np.eye(4)[None])
+    known = _result(Pose(np.eye(4)), 0.9, 0.9)
     likely = Pose(np.linalg.inv(middle)), np.full(3, 4.0), np.full(3, 10.0)
     search_a_view(registrar, [], [Pose(np.eye(4))], 45, 75, None, known=known, likely=likely)
     close, wide = registrar.starts

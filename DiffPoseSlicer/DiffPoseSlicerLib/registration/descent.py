@@ -22,6 +22,7 @@ from .intensity import Scatter
 from .result import Progress
 from .similarity import Terms, noise_map
 from .solver import LAST_STEP, LEVER_MM, ROUGH_STEP, Solution, polish, solve
+from .starts import spread
 from .views import Prior, RigidObjective, View, reduced
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ class Level:
         scatter: how often at most the X-ray's scatter is estimated at the best pose and the pose solved anew: while one
             is wrong it spoils the other.
         detail: only detail finer than this many pixels is compared; 0 for everything.
+        spread: count, degrees and mm: so many more starts are tried around each solution that is kept.
     """
 
     pixels: int
@@ -60,6 +62,7 @@ class Level:
     robust: bool = True
     scatter: int = 0
     detail: float = 0.0
+    spread: tuple[int, float, float] | None = None
 
 
 PLAN = (
@@ -234,6 +237,10 @@ class Descent:
                 objective = self._objective(level, small, depth)
                 poses = solution.ras_to_camera[_distinct(solution, self.center, level.keep)]
                 solution = self._solve(number, level, objective, poses)
+            if level.spread:
+                near = solution.ras_to_camera[_distinct(solution, self.center, level.keep)]
+                around = np.concatenate([spread(pose, self.center, *level.spread) for pose in near])
+                solution = self._solve(number, level, objective, around)
             if number == self.neighbours:
                 solution, seen = self._beside(solution, objective, level)
                 tried = tried + seen
@@ -359,19 +366,28 @@ def _quiet(xray: XrayImage) -> bool:
 
 def distance_mm(a: Array, b: Array, center: Array) -> float:
     """How far apart two ras_to_camera are: shift of the centre plus turn at the lever, mm."""
-    shift = (a[:3, :3] - b[:3, :3]) @ center + a[:3, 3] - b[:3, 3]
-    return float(np.hypot(np.linalg.norm(shift), LEVER_MM * rotation_angle(a[:3, :3] @ b[:3, :3].T)))
+    return float(_distances_mm(a, b, center))
+
+
+def _distances_mm(poses: Array, other: Array, center: Array) -> Array:
+    """The same of many poses (..., 4, 4) from one (4, 4)."""
+    turn = poses[..., :3, :3] - other[:3, :3]
+    shift = turn @ center + poses[..., :3, 3] - other[:3, 3]
+    angle = rotation_angle(poses[..., :3, :3] @ other[:3, :3].T)
+    return np.hypot(np.linalg.norm(shift, axis=-1), LEVER_MM * angle)
 
 
 def _distinct(solution: Solution, center: Array, keep: int) -> list[int]:
     """Rows of the best distinct poses, best first."""
     poses, score = solution.ras_to_camera, solution.terms.score
     chosen: list[int] = []
+    apart = np.ones(len(poses), bool)
     for row in np.argsort(-score):
-        if all(distance_mm(poses[row], poses[other], center) > _SAME_MM for other in chosen):
+        if apart[row]:
             chosen.append(int(row))
-        if len(chosen) == keep:
-            break
+            if len(chosen) == keep:
+                break
+            apart &= _distances_mm(poses, poses[row], center) > _SAME_MM
     return chosen
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -34,7 +35,7 @@ from .joint import GeometryPriors
 from .orientation import orientation_warnings
 from .relations import NOT_KNOWN, checked_relative, nominal_poses, poses_of_views, relative_from_poses
 from .result import Progress, RegistrationResult, Trust, hypotheses
-from .search import COUNT, agreement, in_doubt, search
+from .search import COUNT, in_doubt, likeliness, search
 from .settling import settle
 from .signs import signs
 from .trust import MIRRORED, STRUCTURE, judge
@@ -318,7 +319,7 @@ def register(
             else:
                 more = start_poses.spread(candidates[0], registrar.center, *_SECOND_LOOK)
                 again = registrar.register(xrays, more, plan=CAREFUL_PLAN, **own, **settings)
-                result = max(result, again, key=agreement)
+                result = max(result, again, key=partial(likeliness, registrar))
             result = replace(result, start=word)
     if budget is None:
         warnings: tuple[str, ...] = ()

@@ -54,9 +54,12 @@ class Hypothesis:
 
 
 def hypotheses(found: list[tuple[Pose, float]]) -> list[Hypothesis]:
-    """Distinct minima with a share of belief that falls by e for each 0.02 of correlation lost."""
+    """Distinct minima with a share of belief that falls by e for each 0.02 of correlation lost.
+
+    The first is the one that was chosen, if not by correlation: none has a larger share.
+    """
     scores = np.array([score for _, score in found])
-    belief = np.exp((scores - scores.max()) / 0.02)
+    belief = np.exp((np.minimum(scores, scores[0]) - scores[0]) / 0.02)
     belief /= belief.sum()
     return [Hypothesis(p, s, float(b)) for (p, s), b in zip(found, belief, strict=True)]
 

@@ -97,6 +97,10 @@ class Model:
         """Of success, meaning an error of the region's points below `limit` mm."""
         if np.prod([max(1 - signs[name], 0.0) for name in ("masked", "cut", "air")]) < _LEAST_SEEN:
             return 0.0
+        return self.likelihood(signs, limit)
+
+    def likelihood(self, signs: Mapping[str, float], limit: float = 1.0) -> float:
+        """What signs tell of success however little is seen: to compare poses by, not to trust."""
         logs = self.log_signs(signs, limit)
         against = self.intercept + sum(float(np.interp(logs[name], *curve)) for name, curve in self.curves.items())
         return float(1 / (1 + np.exp(np.clip(against, -50, 50))))
@@ -151,6 +155,11 @@ def reasons(signs: Mapping[str, float], limit: float) -> list[str]:
     if not found and max(signs["blocks"], signs["curvature"]) > 0.25 * limit:
         found.append(VAGUE)
     return found or [UNLIKE]
+
+
+def likelihood(signs: Mapping[str, float], ct: CTVolume) -> float:
+    """What the signs of a pose tell of its success, to compare poses of one image by (see :meth:`Model.likelihood`)."""
+    return shipped().likelihood(signs, limit_mm(ct))
 
 
 def judge(signs: Mapping[str, float], ct: CTVolume, model: Model | None = None) -> tuple[Trust, float]:
