@@ -9,7 +9,10 @@ import numpy as np
 from DiffPoseSlicerLib.evaluation.metrics import wilson_interval
 from DiffPoseSlicerLib.page import Line, document, plot, table
 
-_HEAD = ("case", "n", "success", "95 % interval", "< 5 mm", "mTRE 50 / 95 %", "mRPD 50 / 95 %", "seconds 50 / 95 %")
+_HEAD = (
+    *("case", "n", "success", "95 % interval", "< 5 mm", "mTRE 50 / 95 %", "mRPD 50 / 95 %", "seconds 50 / 95 %"),
+    "trusted, of successes and failures",
+)
 _TITLES = {
     "near": "Starts up to 20 degrees and 40 mm off on each axis",
     "far": "Starts up to 35 degrees and 60 mm off on each axis",
@@ -49,6 +52,7 @@ def _cells(row: dict) -> list[str]:
         f"{pair('mtre')} mm",
         f"{pair('mrpd')} mm",
         pair("seconds"),
+        f"{row['trusted']['good']} of {row['good']}, {row['trusted']['failed']} of {row['cases'] - row['good']}",
     ]
 
 

@@ -201,6 +201,7 @@ def attempt(case: Case, mode: str, registrar: Registrar, model: str | None, meth
         "mrpd": mrpd(result.pose, case.truth, case.points, case.xray.carm, case.carm),
         "similarity": result.similarities[0],
         "agreement": result.hypotheses[0].similarity,
+        "trusted": result.trust.trusted,
         "seconds": seconds,
         "iterations": result.iterations,
     }
@@ -226,7 +227,8 @@ def row_of(name: str, mode: str, factor: str, method: str, results: list[dict]) 
     """What is reported of one method's results."""
     found, shown = (np.array([r[key] for r in results]) for key in ("mtre", "mrpd"))
     limit = LIMIT_MM.get(name, 1.0)
-    good = int(((shown if factor in BY_RPD else found) < limit).sum())
+    success = (shown if factor in BY_RPD else found) < limit
+    good, trusted = int(success.sum()), np.array([r["trusted"] for r in results])
     seconds = [r["seconds"] for r in results]
     starts = [r["start"] for r in results if r["start"] is not None]
     return {
@@ -239,6 +241,7 @@ def row_of(name: str, mode: str, factor: str, method: str, results: list[dict]) 
         "good": good,
         "success": good / len(results),
         "wilson": wilson_interval(good, len(results)),
+        "trusted": {"good": int(trusted[success].sum()), "failed": int(trusted[~success].sum())},
         "below5mm": float((found < 5).mean()),
         "mtre": {str(p): float(np.percentile(found, p)) for p in (50, 75, 95)},
         "mrpd": {str(p): float(np.percentile(shown, p)) for p in (50, 95)},
@@ -255,7 +258,8 @@ def line(row: dict) -> str:
         f"success {100 * row['success']:5.1f} % ({100 * row['wilson'][0]:.1f}-{100 * row['wilson'][1]:.1f})  "
         f"<5mm {100 * row['below5mm']:5.1f} %  mTRE {row['mtre']['50']:.2f}/{row['mtre']['95']:.2f} mm  "
         f"mRPD {row['mrpd']['50']:.2f}/{row['mrpd']['95']:.2f} mm  "
-        f"{row['seconds']['50']:.2f}/{row['seconds']['95']:.2f} s"
+        f"{row['seconds']['50']:.2f}/{row['seconds']['95']:.2f} s  "
+        f"trusted {row['trusted']['good']} of {row['good']}, of failures {row['trusted']['failed']}"
     )
 
 
