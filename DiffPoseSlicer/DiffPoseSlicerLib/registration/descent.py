@@ -71,7 +71,7 @@ PLAN = (
     Level(96, 12, 1.25, 8, 2, margin=1.5, narrow=(2, 1), scatter=1),
     Level(96, 8, 1.25, 8, 2),
 )
-# A second look where the first ended in a poor fit: more basins are followed for longer.
+# Where a first look ended in doubt: more basins are followed for longer.
 CAREFUL_PLAN = (
     Level(32, 32, 1.25, 16, 10, tolerance=3e-3, margin=6.0, narrow=(6, 24), robust=False),
     Level(48, 12, 1.25, 12, 4, tolerance=5e-3, margin=2.5, narrow=(5, 4), scatter=4),

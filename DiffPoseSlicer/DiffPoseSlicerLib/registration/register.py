@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -20,7 +19,6 @@ from ..geometry.pose import VIEWS, Pose
 from ..geometry.se3 import Array, inverse
 from . import starts as start_poses
 from .descent import (
-    CAREFUL_PLAN,
     FINISH,
     ISOLATED_GEOMETRY,
     ISOLATED_PLAN,
@@ -35,7 +33,7 @@ from .joint import GeometryPriors
 from .orientation import orientation_warnings
 from .relations import NOT_KNOWN, checked_relative, nominal_poses, poses_of_views, relative_from_poses
 from .result import Progress, RegistrationResult, Trust, hypotheses
-from .search import COUNT, in_doubt, likeliness, search
+from .search import COUNT, in_doubt, search
 from .settling import settle
 from .signs import signs
 from .trust import MIRRORED, STRUCTURE, judge
@@ -50,8 +48,8 @@ if TYPE_CHECKING:
 
 # Starts tried around each given one, and how far: the coarse level costs little, and a second look saves lost starts.
 _SPREAD = (24, 15.0, 30.0)
-# A second look farther around, where the first ended in a poor fit: count, degrees, mm.
-_SECOND_LOOK = (96, 30.0, 60.0)
+# How much farther around is searched where that ended in doubt: degrees, mm.
+_SECOND_LOOK = (30.0, 60.0)
 # A single bone is held near a start that was given: 10 degrees, 10 mm, or 25 mm in depth cost 0.02 of correlation.
 _PRIOR = 0.02 / np.array([np.deg2rad(10.0)] * 3 + [10.0, 10.0, 25.0]) ** 2
 # The view's name where a search shall try all.
@@ -312,15 +310,11 @@ def register(
         own: dict[str, Any] = {"start": word, "nominal": nominal}
         result = registrar.register(xrays, candidates, budget=budget, **own, **settings)
         if budget is None and in_doubt(registrar, result):
+            place, ranges, likely = Pose(inverse(candidates[0])), _SECOND_LOOK, None
             if hasattr(start, "likely"):  # a model knows where else the pose may be
-                ranges = start.rotation, start.translation
-                likely = start.likely(xrays[0])
-                result = search(registrar, xrays, [nominal], *ranges, None, result, likely, **settings)
-            else:
-                more = start_poses.spread(candidates[0], registrar.center, *_SECOND_LOOK)
-                again = registrar.register(xrays, more, plan=CAREFUL_PLAN, **own, **settings)
-                result = max(result, again, key=partial(likeliness, registrar))
-            result = replace(result, start=word)
+                place, ranges, likely = nominal, (start.rotation, start.translation), start.likely(xrays[0])
+            result = search(registrar, xrays, [place], *ranges, None, result, likely, **settings)
+            result = replace(result, start=word, c0=nominal.camera_to_ras)
     if budget is None:
         warnings: tuple[str, ...] = ()
         if orientations:
