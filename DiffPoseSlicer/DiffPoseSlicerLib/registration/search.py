@@ -22,11 +22,8 @@ if TYPE_CHECKING:
 
 # Starts over a view's range, and of each further look where the result is in doubt.
 COUNT, AGAIN = 192, 384
-# Agreement of all pixels (see `similarity.Terms.score`) below which more is tried; so it is where a result is not
-# trusted.
-_DOUBTFUL = 0.93
-# Likewise a probability of success below which more is tried, stricter than what trust asks for: another look costs a
-# second or two, a wrong pose that is believed the patient.
+# Probability of success below which more is tried, stricter than what trust asks for: another look costs a second or two,
+# a wrong pose that is believed the patient.
 _SURE = 0.95
 # Further looks follow the basins of the coarsest level on detail: where the CT lacks much of what the image shows,
 # whole images lead astray, and edges of bones still tell. At the coarsest level they compare whole images from the
@@ -123,7 +120,7 @@ def likeliness(registrar: Registrar, result: RegistrationResult) -> tuple[float,
 
 def in_doubt(registrar: Registrar, result: RegistrationResult) -> bool:
     """Whether more should be tried; a single structure's result cannot be judged."""
-    return not registrar.isolated and (agreement(result) < _DOUBTFUL or result.trust.probability < _SURE)
+    return not registrar.isolated and result.trust.probability < _SURE
 
 
 def _of_all(best: RegistrationResult, found: Sequence[RegistrationResult], center: ArrayLike) -> list[Hypothesis]:
