@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 # Starts over a view's range, and of each further look where the result is in doubt.
 COUNT, AGAIN = 192, 384
-# Probability of success below which more is tried, stricter than what trust asks for: another look costs a second or two,
-# a wrong pose that is believed the patient.
+# Probability of success below which more is tried, stricter than what trust asks for: another look costs a second or
+# two, a wrong pose that is believed the patient.
 _SURE = 0.95
 # Further looks follow the basins of the coarsest level on detail: where the CT lacks much of what the image shows,
 # whole images lead astray, and edges of bones still tell. At the coarsest level they compare whole images from the
@@ -108,14 +108,10 @@ def search(
     return best if len(found) == 1 else replace(best, hypotheses=_of_all(best, found, registrar.center))
 
 
-def agreement(result: RegistrationResult) -> float:
-    """How well all pixels agree with a result."""
-    return result.hypotheses[0].similarity
-
-
 def likeliness(registrar: Registrar, result: RegistrationResult) -> tuple[float, float]:
-    """What results of one image are ranked by: what their signs tell of success, and agreement."""
-    return (likelihood(result.signs, registrar.ct) if result.signs else 0.0), agreement(result)
+    """What results of one image are ranked by: what their signs tell of success, then the agreement of all pixels."""
+    told = likelihood(result.signs, registrar.ct) if result.signs else 0.0
+    return told, result.hypotheses[0].similarity
 
 
 def in_doubt(registrar: Registrar, result: RegistrationResult) -> bool:
