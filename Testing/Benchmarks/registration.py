@@ -263,8 +263,29 @@ def line(row: dict) -> str:
     )
 
 
+def together(mode: str, rows: list[dict]) -> str:
+    """Several CTs' clean cases of one mode."""
+    results = [result for row in rows for result in row["results"]]
+    good, count = sum(row["good"] for row in rows), len(results)
+    near = sum(result["mtre"] < 5 for result in results)
+    seconds = np.array([result["seconds"] for result in results])
+    intervals = [wilson_interval(part, count) for part in (good, near)]
+    (low, high), (low_5, high_5) = ((100 * a, 100 * b) for a, b in intervals)
+    return (
+        f"{mode}, clean, all CTs: {good} of {count} = {100 * good / count:.1f} % ({low:.1f}-{high:.1f}), below 5 mm "
+        f"{near} = {100 * near / count:.1f} % ({low_5:.1f}-{high_5:.1f}); {np.median(seconds):.2f} s, 95 % "
+        f"{np.percentile(seconds, 95):.2f} s, most {seconds.max():.1f} s, {(seconds > 5).sum()} over 5 s; trusted "
+        f"{sum(row['trusted']['good'] for row in rows)} of {good}, of {count - good} failures "
+        f"{sum(row['trusted']['failed'] for row in rows)}"
+    )
+
+
 def verdicts(rows: list[dict]) -> Iterator[str]:
-    """Success over all stress factors, and how much faster than the peers."""
+    """Success over all CTs, over all stress factors, and how much faster than the peers."""
+    for mode in ALL_MODES:
+        clean = [r for r in rows if (r["mode"], r["factor"], r["method"]) == (mode, "clean", "ours")]
+        if len(clean) > 1:
+            yield together(mode, clean)
     for mode in ("near", "search"):
         stressed = [r for r in rows if r["mode"] == mode and r["factor"] != "clean"]
         if stressed:

@@ -71,13 +71,6 @@ PLAN = (
     Level(96, 12, 1.25, 8, 2, margin=1.5, narrow=(2, 1), scatter=1),
     Level(96, 8, 1.25, 8, 2),
 )
-# Where a first look ended in doubt: more basins are followed for longer.
-CAREFUL_PLAN = (
-    Level(32, 32, 1.25, 16, 10, tolerance=3e-3, margin=6.0, narrow=(6, 24), robust=False),
-    Level(48, 12, 1.25, 12, 4, tolerance=5e-3, margin=2.5, narrow=(5, 4), scatter=4),
-    Level(96, 12, 1.25, 8, 2, margin=1.5, narrow=(3, 2), scatter=1),
-    Level(96, 8, 1.25, 10, 2),
-)
 # Then the best pose is settled on fine detail: what is left is how pixels average, and what varies smoothly. Where the
 # X-ray has the pixels, roughly first and then on finer ones. Detail of a pixel or two alone would be noise, and the
 # little by which a rendering is less sharp than an X-ray: it pulls along the beam.

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike
 
 from ..geometry.pose import Pose
 from . import starts
-from .descent import CAREFUL_PLAN, DISTINCT_MM, Level, distance_mm
+from .descent import DISTINCT_MM, Level, distance_mm
 from .result import Hypothesis, RegistrationResult, hypotheses
 from .trust import likelihood
 
@@ -34,15 +34,16 @@ _DETAIL = (
     Level(96, 12, 1.25, 12, 1, narrow=(3, 3), detail=2.0),
     Level(96, 8, 1.25, 0, 1, scatter=2),  # the pose stays, scatter is estimated
 )
-_BASINS = replace(CAREFUL_PLAN[0], keep=24, narrow=(6, 32))
+_BASINS = Level(32, 32, 1.25, 16, 24, tolerance=3e-3, margin=6.0, narrow=(6, 32), robust=False)
 _QUARTERS = replace(_BASINS, patch=_BASINS.pixels // 2)
 _ROBUST = replace(_QUARTERS, robust=True)
 _FURTHER = (((_BASINS, *_DETAIL), COUNT, 0), ((_QUARTERS, *_DETAIL), AGAIN, 0), ((_ROBUST, *_DETAIL), AGAIN, AGAIN))
 # Where a model says the pose most likely is, few basins lie, and the right one may rank low at first.
 _CLOSE = (
     replace(_ROBUST, narrow=(6, 48)),
-    replace(CAREFUL_PLAN[1], keep=8, margin=4.0),
-    *CAREFUL_PLAN[2:],
+    Level(48, 12, 1.25, 12, 8, tolerance=5e-3, margin=4.0, narrow=(5, 4), scatter=4),
+    Level(96, 12, 1.25, 8, 2, margin=1.5, narrow=(3, 2), scatter=1),
+    Level(96, 8, 1.25, 10, 2),
 )
 # Poses that lie nearer to each other are one.
 _SAME_MM = 3.0
@@ -85,9 +86,7 @@ def search(
             starts.search(about.ras_to_camera, registrar.center, count, turn, shift, skip)
             for about, turn, shift in places
         ]
-        result = registrar.register(
-            xrays, np.concatenate(around), start="search", nominal=nominals[0], budget=own, **settings, **more
-        )
+        result = registrar.register(xrays, np.concatenate(around), start="search", budget=own, **settings, **more)
         nearest = min(nominals, key=lambda nominal: _apart_mm(nominal, result.pose, registrar.center))
         return replace(result, c0=nearest.camera_to_ras)
 
