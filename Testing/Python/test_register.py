@@ -20,7 +20,6 @@ from DiffPoseSlicerLib.registration.evidence import cut_prisms, ray_weights
 from DiffPoseSlicerLib.registration.intensity import Scatter, smooth
 from DiffPoseSlicerLib.registration.register import Registrar, register
 from DiffPoseSlicerLib.registration.result import Hypothesis, RegistrationResult, Trust, hypotheses
-from DiffPoseSlicerLib.registration.search import likeliness
 from DiffPoseSlicerLib.registration.search import search as search_a_view
 from DiffPoseSlicerLib.registration.similarity import LocalCorrelation, Patches
 from DiffPoseSlicerLib.registration.starts import search, turned
@@ -255,21 +254,43 @@ def test_a_pose_found_again_from_elsewhere_ends_a_search():
 
 def test_further_looks_are_at_all_views_together_and_say_which_it_was():
     registrar = Recording(sure_from=4)
-    views = [Pose(np.diag([1.0, 1, 1, 1])), Pose(np.diag([-1.0, 1, -1, 1]))]
+    near = np.eye(4)
+    near[2, 3] = 30.0
+    views = [Pose(np.diag([-1.0, 1, -1, 1])), Pose(near)]
     best = search_a_view(registrar, [], views, 45, 75, None)
     assert [len(starts) for starts in registrar.starts] == [192, 192, 2 * 192, 2 * 384]
-    np.testing.assert_allclose(best.c0, views[0].camera_to_ras)  # the nearer one
+    np.testing.assert_allclose(best.c0, near)
 
 
 def test_what_tells_of_success_outranks_agreement(success_signs, small_ct):
     """A wrong pose may agree better where the CT lacks much of the image; its parts do not agree with each other."""
     torn = success_signs | {"halves": 40.0, "detail": 0.6, "rival": 1.2}
-    registrar = SimpleNamespace(ct=small_ct)
-    right = _result(Pose(np.eye(4)), 0.93, 0.0, success_signs)
-    wrong = _result(Pose(np.eye(4)), 0.97, 0.0, torn)
-    assert max([wrong, right], key=lambda result: likeliness(registrar, result)) is right
+    moved = np.eye(4)
+    moved[0, 3] = 50.0
+    wrong, right = _result(Pose(moved), 0.97, 0.5, torn), _result(Pose(np.eye(4)), 0.93, 0.9, success_signs)
+    for order in ([wrong, right, wrong, wrong], [right, wrong, wrong, wrong]):
+        looks = iter(order)
+        registrar = SimpleNamespace(
+            ct=small_ct, isolated=False, center=np.zeros(3), register=lambda *_, looks=looks, **__: next(looks)
+        )
+        best = search_a_view(registrar, [], [Pose(np.eye(4))], 45, 75, None)
+        np.testing.assert_allclose(best.pose.camera_to_ras, np.eye(4))
+        assert [h.similarity for h in best.hypotheses] == [0.93, 0.97]
     unseen = success_signs | {"cut": 0.99}  # hardly anything can be compared: no reason for trust, but to choose by
     assert shipped().probability(unseen) == 0 and shipped().likelihood(unseen) > 0.5
+
+
+def test_around_a_given_start_in_doubt_is_searched(small_ct, projector, registrar):
+    """A start farther off than the first look reaches."""
+    truth = _truth(small_ct, 3)
+    offset = np.array([[0.59, -0.63, -0.73, -79.0, 71.0, 76.0]])
+    start = Pose(inverse(turned(truth.ras_to_camera, small_ct.center, offset)[0]))
+    xray, points = _xray(projector, truth), default_points(small_ct.center)
+    hurried = register(small_ct, xray, start, registrar=registrar, budget=60)  # with a budget there is one look
+    result = register(small_ct, xray, start, registrar=registrar)
+    assert mtre(result.pose, truth, points) < 1 < 10 < mtre(hurried.pose, truth, points)
+    assert result.start == "pose"
+    np.testing.assert_allclose(result.c0, start.camera_to_ras)
 
 
 def test_no_hypothesis_is_believed_more_than_the_one_chosen():
